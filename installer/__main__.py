@@ -1,0 +1,5 @@
+"""`python -m installer` is `netinstall`."""
+
+from installer.cli import main
+
+main()

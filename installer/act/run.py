@@ -1,0 +1,180 @@
+"""The one place that starts processes: argv lists, a clean environment, a deadline, one error."""
+
+import os
+import selectors
+import shlex
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from installer.model.errors import fail
+from installer.model.units import format_seconds
+
+CLEAN_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/root",
+    "TERM": "dumb",
+}
+"""All that a child sees of our environment: nothing that a payload's code could learn from."""
+
+_KEPT_ERROR_LINES = 12
+_CAPTURE_LIMIT = 64 * 1024**2
+
+
+def _ignore_line(_line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs programs; `on_line` is told each line they print on standard error (and on standard
+    output, when it is not captured)."""
+
+    on_line: Callable[[str], None] = _ignore_line
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        chroot: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+        stdin_text: str | None = None,
+        capture: bool = False,
+        purpose: str = "",
+    ) -> str:
+        """Run a program to its end; return its standard output if `capture`, else "".
+
+        Args:
+            argv: the program and its arguments; no shell is involved.
+            timeout: seconds until its whole process group is killed.
+            chroot: run it in this root (as root).
+            environment: added to `CLEAN_ENVIRONMENT`.
+            stdin: what it reads; nothing by default. `stdin_text` is a short text instead.
+            purpose: said in the error, for people: "making ext4 on /dev/vda2".
+
+        Raises:
+            InstallError: `tool.missing`, `command.failed` or `command.timeout`.
+        """
+        full = ["chroot", str(chroot), *argv] if chroot is not None else list(argv)
+        shown = shlex.join(full)
+        if stdin_text is not None:
+            # a pipe holds 64 KiB (pipe(7)); anything longer would block before the child reads
+            if len(stdin_text.encode()) > 60_000:
+                raise ValueError("stdin_text is for short texts")
+            read_end, write_end = os.pipe()
+            os.write(write_end, stdin_text.encode())
+            os.close(write_end)
+            stdin = os.fdopen(read_end, "rb")
+        try:
+            process = subprocess.Popen(
+                full,
+                stdin=stdin if stdin is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**CLEAN_ENVIRONMENT, **(environment or {})},
+                cwd="/",
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise fail(
+                "tool.missing",
+                f"{full[0]} is not installed here",
+                where=purpose or shown,
+                hint=f"add the package that holds {full[0]} to the boot environment",
+            ) from None
+        finally:
+            if stdin_text is not None and stdin is not None:
+                stdin.close()
+        try:
+            output, kept, timed_out = self._attend(process, time.monotonic() + timeout, capture)
+        except BaseException:
+            _kill_group(process)
+            raise
+        if timed_out:
+            raise fail(
+                "command.timeout",
+                f"{argv[0]} did not end within {format_seconds(timeout)}",
+                where=_where(purpose, shown),
+                hint="\n".join(kept) or "it printed nothing",
+            )
+        if process.returncode != 0:
+            raise fail(
+                "command.failed",
+                f"{argv[0]} {_ended(process.returncode)}",
+                where=_where(purpose, shown),
+                hint="its last words:\n" + "\n".join(kept) if kept else "it printed nothing",
+            )
+        return output
+
+    def _attend(
+        self, process: subprocess.Popen[bytes], deadline: float, capture: bool
+    ) -> tuple[str, deque[str], bool]:
+        """Read both outputs until the process ends or the deadline passes (it is killed then)."""
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        assert process.stderr is not None  # noqa: S101
+        captured = bytearray()
+        kept: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
+        partial: dict[int, bytes] = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
+        timed_out = False
+
+        def tell(line: bytes) -> None:
+            text = line.decode("utf-8", "backslashreplace").rstrip("\r")
+            if text.strip():
+                kept.append(text)
+                self.on_line(text)
+
+        with selectors.DefaultSelector() as selector, process.stdout, process.stderr:
+            for stream in (process.stdout, process.stderr):
+                selector.register(stream.fileno(), selectors.EVENT_READ)
+            while selector.get_map() and not timed_out:
+                ready = selector.select(max(0.0, deadline - time.monotonic()))
+                timed_out = not ready
+                for key, _ in ready:
+                    chunk = os.read(key.fd, 65536)
+                    if not chunk:
+                        selector.unregister(key.fd)
+                    if capture and key.fd == process.stdout.fileno():
+                        captured += chunk[: max(0, _CAPTURE_LIMIT - len(captured))]
+                        continue
+                    *lines, partial[key.fd] = (partial[key.fd] + chunk).split(b"\n")
+                    for line in lines:
+                        tell(line)
+            for rest in partial.values():
+                tell(rest)
+            if not timed_out:
+                try:
+                    process.wait(max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    timed_out = True
+            if timed_out:
+                _kill_group(process)
+        return captured.decode("utf-8", "backslashreplace"), kept, timed_out
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _where(purpose: str, shown: str) -> str:
+    return f"{purpose}: {shown}" if purpose else shown

@@ -1,0 +1,1 @@
+"""What everything talks about: typed data, no input or output, nothing of ours imported."""

@@ -1,0 +1,13 @@
+"""What the owner decided, put together from the answer file and the kernel command line."""
+
+from dataclasses import dataclass
+
+from installer.model.answers import AnswerFile
+
+
+@dataclass(frozen=True)
+class Config:
+    """An answer file and where it came from; `places` maps a field to its line (from 1)."""
+
+    answers: AnswerFile
+    source: str

@@ -1,0 +1,102 @@
+"""The one error style: what happened, where, what to try, a stable code and an exit code."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What `netinstall` ends with; docs/errors.md repeats it for people."""
+
+    DONE = 0
+    ANSWERS = 2
+    HARDWARE = 3
+    PAYLOAD = 4
+    COMMAND = 5
+    NETWORK = 6
+    INTERRUPTED = 130
+
+
+CODES: dict[str, tuple[ExitCode, str]] = {
+    "answers.not-found": (ExitCode.ANSWERS, "the answer file could not be found or read"),
+    "answers.syntax": (ExitCode.ANSWERS, "the answer file is not valid TOML or JSON"),
+    "answers.field": (ExitCode.ANSWERS, "a field of the answer file is wrong or missing"),
+    "answers.layout": (ExitCode.ANSWERS, "the partitions asked for contradict each other"),
+    "arguments": (ExitCode.ANSWERS, "a command line or kernel argument is wrong"),
+    "facts.invalid": (ExitCode.ANSWERS, "the saved facts could not be read"),
+    "disk.none": (ExitCode.HARDWARE, "no disk matches"),
+    "disk.ambiguous": (ExitCode.HARDWARE, "more disks match than are wanted"),
+    "disk.in-use": (ExitCode.HARDWARE, "the disk is in use by the running system"),
+    "disk.too-small": (ExitCode.HARDWARE, "the disk is too small for what is asked"),
+    "disk.changed": (ExitCode.HARDWARE, "the disk is not the one that was planned"),
+    "firmware.mismatch": (ExitCode.HARDWARE, "layout or boot loader do not fit the firmware"),
+    "tool.missing": (ExitCode.HARDWARE, "the boot environment lacks a program"),
+    "network.no-lease": (ExitCode.HARDWARE, "no DHCP lease is known for the interface"),
+    "network.no-interface": (ExitCode.HARDWARE, "the named network interface does not exist"),
+    "network.value": (ExitCode.HARDWARE, "the lease holds a value that NixOS cannot take"),
+    "root.not-writable": (ExitCode.HARDWARE, "the root could not be made writable"),
+    "payload.not-found": (ExitCode.PAYLOAD, "the server or path does not have the payload"),
+    "payload.hash": (ExitCode.PAYLOAD, "the payload is not the one that was announced"),
+    "payload.truncated": (ExitCode.PAYLOAD, "the payload ended too early"),
+    "payload.format": (ExitCode.PAYLOAD, "the payload is not the kind of archive it should be"),
+    "payload.hostile": (ExitCode.PAYLOAD, "the archive tries to write outside the target"),
+    "payload.too-large": (ExitCode.PAYLOAD, "the unpacked payload does not fit"),
+    "payload.not-nixos": (ExitCode.PAYLOAD, "the archive holds no NixOS system"),
+    "payload.changed": (ExitCode.PAYLOAD, "the payload changed while it was being read"),
+    "command.failed": (ExitCode.COMMAND, "a program ended with an error"),
+    "command.timeout": (ExitCode.COMMAND, "a program did not end in time"),
+    "device.timeout": (ExitCode.COMMAND, "a device node did not appear in time"),
+    "device.io": (ExitCode.COMMAND, "reading or writing a device failed"),
+    "nix.registration": (ExitCode.COMMAND, "the store paths could not be registered"),
+    "image.build": (ExitCode.COMMAND, "the boot environment could not be built"),
+    "network.unreachable": (ExitCode.NETWORK, "a server could not be reached"),
+    "network.lost": (ExitCode.NETWORK, "the connection broke and did not come back"),
+    "interrupted": (ExitCode.INTERRUPTED, "somebody interrupted the installation"),
+    "internal": (ExitCode.COMMAND, "a mistake of this program"),
+}
+"""Every error code, its exit code and its meaning. Codes are stable: scripts match on them."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, in words for the person who has to mend it."""
+
+    code: str
+    what: str
+    where: str = ""
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise ValueError(f"unknown error code {self.code!r}")
+
+    def __str__(self) -> str:
+        lines = [f"error[{self.code}]: {self.what}"]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.hint:
+            lines.append(f"  try:   {self.hint}")
+        return "\n".join(lines)
+
+
+class InstallError(Exception):
+    """One or more problems that stop the work.
+
+    All problems of one error have been found together (an answer file is checked to its end);
+    the exit code is that of the first.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        if not self.problems:
+            raise ValueError("an error without a problem")
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return CODES[self.problems[0].code][0]
+
+
+def fail(code: str, what: str, *, where: str = "", hint: str = "") -> InstallError:
+    """Make an `InstallError` with one problem: `raise fail("disk.none", "…")`."""
+    return InstallError([Problem(code, what, where, hint)])

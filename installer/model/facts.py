@@ -1,0 +1,153 @@
+"""What was seen of a machine: one JSON document, so that a strange machine becomes a test."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Literal
+
+Firmware = Literal["uefi", "bios"]
+
+
+@dataclass(frozen=True)
+class FoundPartition:
+    """A partition that a disk carried when it was looked at; `size` in bytes."""
+
+    node: str
+    number: int
+    size: int
+    filesystem: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A whole disk.
+
+    `node` is the kernel's name (/dev/sda), good for this boot only; `by_id` and `by_path` are
+    names under /dev/disk/, without the folder, in udev's order. Sizes are in bytes. `in_use` says
+    what holds the disk (a mount, swap, a holder such as md), one reason each; empty when free.
+    `table` and `filesystem` are what libblkid found on the whole disk.
+    """
+
+    node: str
+    size: int
+    logical_sector: int = 512
+    physical_sector: int = 512
+    by_id: tuple[str, ...] = ()
+    by_path: tuple[str, ...] = ()
+    serial: str | None = None
+    wwn: str | None = None
+    model: str | None = None
+    transport: str | None = None
+    rotational: bool = False
+    removable: bool = False
+    read_only: bool = False
+    in_use: tuple[str, ...] = ()
+    table: str | None = None
+    filesystem: str | None = None
+    partitions: tuple[FoundPartition, ...] = ()
+
+    @property
+    def stable_path(self) -> str:
+        """The best name that survives a reboot: by-id, else by-path, else the node."""
+        for folder, names in (("by-id", self.by_id), ("by-path", self.by_path)):
+            if names:
+                return f"/dev/disk/{folder}/{names[0]}"
+        return self.node
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A network interface with hardware behind it; `speed` in Mbit/s, None when not known.
+
+    `mac` and `permanent_mac` are lower case with colons. `names` are udev's proposals
+    (ID_NET_NAME_ONBOARD, _SLOT, _PATH, _MAC), best first.
+    """
+
+    name: str
+    mac: str
+    permanent_mac: str | None = None
+    driver: str | None = None
+    path: str | None = None
+    carrier: bool = False
+    speed: int | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What a DHCP server (or the kernel's ip= argument) gave an interface. RFC 2132's options.
+
+    `seconds` is the lease time (option 51), `source` the file or program it was read from.
+    """
+
+    interface: str
+    address: IPv4Interface
+    gateway: IPv4Address | None = None
+    nameservers: tuple[IPv4Address, ...] = ()
+    search: tuple[str, ...] = ()
+    domain: str | None = None
+    hostname: str | None = None
+    server: IPv4Address | None = None
+    root_path: str | None = None
+    seconds: int | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Dmi:
+    """Identity of the machine from SMBIOS, as /sys/class/dmi/id shows it."""
+
+    vendor: str | None = None
+    product: str | None = None
+    serial: str | None = None
+    uuid: str | None = None
+
+
+@dataclass(frozen=True)
+class PayloadFacts:
+    """What a first look at the payload's source said; `size` in bytes, None when it did not say."""
+
+    source: str
+    size: int | None
+    ranges: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that decisions are made from.
+
+    `tools` maps the name of a program to its path, for those that were found. `entropy` is the
+    seed of all identifiers that a plan chooses: 32 hex digits, new for each observation, so that
+    two installations never share a UUID and a saved document always gives the same plan.
+    `kernel_arguments` holds only those that concern us (`netinstall.*`, `ip`, `BOOTIF`).
+    """
+
+    version: Literal[1]
+    firmware: Firmware
+    architecture: str
+    kernel: str
+    memory: int
+    entropy: str
+    dmi: Dmi = field(default_factory=Dmi)
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    boot_mac: str | None = None
+    tools: Mapping[str, str] = field(default_factory=dict)
+    kernel_arguments: Mapping[str, str] = field(default_factory=dict)
+    payload: PayloadFacts | None = None
+
+    @property
+    def boot_nic(self) -> Nic | None:
+        """The interface that booted: by BOOTIF, else the only one with a lease, else None."""
+        if self.boot_mac is not None:
+            for nic in self.nics:
+                if self.boot_mac in (nic.mac, nic.permanent_mac):
+                    return nic
+        leased = [n for n in self.nics if any(lease.interface == n.name for lease in self.leases)]
+        return leased[0] if len(leased) == 1 else None
+
+    def lease_of(self, nic: Nic) -> Lease | None:
+        """The lease of an interface, None when it has none."""
+        return next((lease for lease in self.leases if lease.interface == nic.name), None)

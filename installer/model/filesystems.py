@@ -1,0 +1,117 @@
+"""File systems: one entry each with all that differs between them."""
+
+from dataclasses import dataclass
+
+from installer.model.units import GIB, MIB
+
+
+@dataclass(frozen=True)
+class Filesystem:
+    """How a file system is made, mounted and limited.
+
+    `make` is the argv of mkfs without uuid, label and device; `uuid_option` and `label_option`
+    precede their values. `label_bytes` and `minimum_bytes` are the limits of the format.
+    """
+
+    name: str
+    tool: str
+    package: str
+    make: tuple[str, ...]
+    uuid_option: tuple[str, ...]
+    label_option: str
+    label_bytes: int
+    minimum_bytes: int
+    mount_options: tuple[str, ...] = ()
+    kernel_module: str = ""
+
+    def make_argv(self, device: str, uuid: str, label: str | None) -> tuple[str, ...]:
+        """Return the argv that makes this file system on `device`."""
+        argv = [*self.make, *self.uuid_option, self._encode_uuid(uuid)]
+        if label is not None:
+            argv += [self.label_option, label]
+        return (*argv, device)
+
+    def _encode_uuid(self, uuid: str) -> str:
+        match self.name:
+            case "vfat":  # a FAT volume id is 32 bits: mkfs.fat(8) takes eight hex digits
+                return uuid.replace("-", "")
+            case "xfs":  # a sub-option of -m
+                return f"uuid={uuid}"
+            case _:
+                return uuid
+
+
+FILESYSTEMS: dict[str, Filesystem] = {
+    fs.name: fs
+    for fs in (
+        Filesystem(
+            name="ext4",
+            tool="mkfs.ext4",
+            package="e2fsprogs",
+            # -F -F: mkfs asks when something looks formatted; consent was given with the plan.
+            # lazy_itable_init=1 leaves inode tables to the installed system's kernel.
+            make=("mkfs.ext4", "-q", "-F", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1"),
+            uuid_option=("-U",),
+            label_option="-L",
+            label_bytes=16,
+            minimum_bytes=32 * MIB,
+            kernel_module="ext4",
+        ),
+        Filesystem(
+            name="xfs",
+            tool="mkfs.xfs",
+            package="xfsprogs",
+            make=("mkfs.xfs", "-q", "-f"),
+            uuid_option=("-m",),
+            label_option="-L",
+            label_bytes=12,
+            minimum_bytes=300 * MIB,
+            kernel_module="xfs",
+        ),
+        Filesystem(
+            name="btrfs",
+            tool="mkfs.btrfs",
+            package="btrfs-progs",
+            make=("mkfs.btrfs", "-q", "-f"),
+            uuid_option=("-U",),
+            label_option="-L",
+            label_bytes=255,
+            minimum_bytes=256 * MIB,
+            kernel_module="btrfs",
+        ),
+        Filesystem(
+            name="vfat",
+            tool="mkfs.vfat",
+            package="dosfstools",
+            make=("mkfs.vfat", "-F", "32"),
+            uuid_option=("-i",),
+            label_option="-n",
+            label_bytes=11,
+            # 65525 clusters make a FAT32 (UEFI 2.10, 13.3.1): 33 MiB of 512-byte sectors
+            minimum_bytes=34 * MIB,
+            # bootctl warns when the random seed on the ESP is world-readable
+            mount_options=("umask=0077",),
+            kernel_module="vfat",
+        ),
+    )
+}
+
+SWAP = Filesystem(
+    name="swap",
+    tool="mkswap",
+    package="util-linux",
+    make=("mkswap",),
+    uuid_option=("-U",),
+    label_option="-L",
+    label_bytes=16,
+    minimum_bytes=1 * MIB,
+)
+
+FAT32_MINIMUM_4K = 260 * MIB
+"""65525 clusters of one 4096-byte sector: the smallest FAT32 on a 4Kn disk, rounded up."""
+
+DEFAULT_ESP_BYTES = 1 * GIB
+"""A NixOS generation's kernel and initrd take 40 to 80 MiB; ten of them fit."""
+
+BIOS_BOOT_BYTES = 1 * MIB
+"""Enough for GRUB's core.img (GRUB manual, "BIOS installation")."""
