@@ -1,0 +1,54 @@
+"""A scenario's workbench: machines, servers and disks that are cleaned up together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lab import disk
+from lab.http import HttpServer
+from lab.network import UserNetwork
+from lab.vm import Disk, Machine, Vm
+
+
+class Bench:
+    """Everything one scenario uses; `folder` keeps its logs and images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.machines: list[Machine] = []
+        self._stack = ExitStack()
+        self._disks = 0
+
+    @cached_property
+    def web(self) -> HttpServer:
+        """An HTTP server on the host's loopback, for machines on a UserNetwork."""
+        return self._stack.enter_context(HttpServer(UserNetwork()))
+
+    def disk(self, size: str = "4G", *, canary: bool = False, **seen_as: Any) -> Disk:
+        """A new blank disk; `seen_as` are Disk's fields (bus, sector, serial, …)."""
+        self._disks += 1
+        image = disk.create(self.folder / f"disk{self._disks}.img", size, canary=canary)
+        return Disk(image, **seen_as)
+
+    def boot(self, vm: Vm, *, on_bytes: Callable[[bytes], None] | None = None) -> Machine:
+        """Switch a machine on; it is killed when the bench is left, if it still runs."""
+        machine = Machine(vm, self.folder, on_bytes=on_bytes)
+        self.machines.append(machine)
+        return self._stack.enter_context(machine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()

@@ -1,0 +1,91 @@
+"""The lab's own processes: they die with the lab, and their end is awaited, not polled."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ProcessError(AssertionError):
+    """A tool of the lab failed; the text holds its argv and what it said."""
+
+
+def start(
+    argv: Sequence[str],
+    log: Path,
+    *,
+    prefix: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a server that the kernel kills when this thread ends, however it ends.
+
+    `prefix` enters a network namespace. Output goes to `log`.
+    """
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *prefix, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=pass_fds,
+        )
+
+
+def wait(process: subprocess.Popen[bytes], deadline_s: float) -> int | None:
+    """The exit status, or None if the process still runs after `deadline_s` seconds."""
+    if process.returncode is not None:
+        return process.returncode
+    # Popen.wait(timeout) wakes up 20 times a second; a pidfd becomes readable at the end.
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        ended, _, _ = select.select([pidfd], [], [], max(0.0, deadline_s))
+    finally:
+        os.close(pidfd)
+    return process.wait() if ended else None
+
+
+def stop(process: subprocess.Popen[bytes], *, patience_s: float = 0.0) -> None:
+    """End a process: SIGTERM and `patience_s` seconds when given, then SIGKILL."""
+    if patience_s and process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+        if wait(process, patience_s) is not None:
+            return
+    process.kill()
+    process.wait()
+
+
+def run(argv: Sequence[str], deadline_s: float = 60, *, stdin: bytes = b"") -> bytes:
+    """Run a tool to its end and return what it printed.
+
+    Raises ProcessError for an exit status other than 0 and after `deadline_s` seconds.
+    """
+    try:
+        done = subprocess.run(
+            argv, input=stdin, capture_output=True, timeout=deadline_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ProcessError(f"{' '.join(argv)}: still running after {deadline_s:g} s") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise ProcessError(f"{' '.join(argv)}: exit status {done.returncode}: {said}")
+    return done.stdout
+
+
+def run_merged(argv: Sequence[str], deadline_s: float = 60) -> str:
+    """Like `run`, for tools that exit with 0 and complain on standard error: both, as text."""
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=deadline_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ProcessError(f"{' '.join(argv)}: still running after {deadline_s:g} s") from None
+    return done.stdout.decode(errors="replace")

@@ -1,0 +1,395 @@
+"""A virtual machine: its description, its QEMU argv, and the running thing.
+
+`argv` is pure. A machine's NVRAM lives beside its logs, so that booting a description of the same
+name in the same folder again is the same machine switched on again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from lab import process
+from lab.accel import OVMF_CODE, Accelerator, accelerator, arguments
+from lab.console import Console
+from lab.network import Attachment, UserNetwork, options
+from lab.qmp import Qmp
+
+Bus = Literal["virtio", "nvme", "sata", "scsi", "usb"]
+Ending = Literal["reboot", "poweroff", "killed", "crashed"]
+BootDevice = Literal["disk", "network"]
+
+OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk image (raw) and how the guest sees it.
+
+    `sector` is the logical block size in bytes. `serial` reaches the guest over every bus;
+    `wwn` (a 64-bit number; NVMe's EUI-64) not over virtio and usb; `model` and `rotational` only
+    over sata and scsi. SATA disks have 512-byte sectors.
+    """
+
+    image: Path
+    bus: Bus = "virtio"
+    sector: Literal[512, 4096] = 512
+    serial: str | None = None
+    wwn: int | None = None
+    model: str | None = None
+    rotational: bool | None = None
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        unable = [
+            name
+            for name, given, buses in (
+                ("wwn", self.wwn is not None, ("nvme", "sata", "scsi")),
+                ("model", self.model is not None, ("sata", "scsi")),
+                ("rotational", self.rotational is not None, ("sata", "scsi")),
+                ("4096-byte sectors", self.sector != 512, ("virtio", "nvme", "scsi", "usb")),
+                ("read_only", self.read_only, ("virtio", "nvme", "scsi", "usb")),
+            )
+            if given and self.bus not in buses
+        ]
+        if unable:
+            raise ValueError(f"QEMU cannot give a {self.bus} disk: {', '.join(unable)}")
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A network card. `rom` "ipxe" is QEMU's own ROM (BIOS and UEFI); "none" leaves UEFI's PXE."""
+
+    network: Attachment = field(default_factory=UserNetwork)
+    mac: str = "52:54:00:00:00:01"
+    rom: Literal["ipxe", "none"] = "ipxe"
+    model: Literal["virtio-net-pci", "e1000", "e1000e"] = "virtio-net-pci"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that QEMU loads itself, for scenarios that need neither firmware nor loader."""
+
+    image: Path
+    initrd: Path | None = None
+    append: str = "console=ttyS0"
+
+
+@dataclass(frozen=True)
+class Vm:
+    """A machine. `memory` is in MiB.
+
+    `boot` is the order in which the firmware tries things. ("disk", "network") is the factory's
+    order: a blank disk falls through to the network. ("disk",) takes the network out of it while
+    the NIC stays. `cpu` "max" is for user lands that want x86-64-v2. `files` are extra fw_cfg
+    items: name (opt/…) and content.
+    """
+
+    name: str = "machine"
+    firmware: Literal["bios", "uefi"] = "bios"
+    memory: int = 512
+    cpu: Literal["qemu64", "max"] = "qemu64"
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    boot: tuple[BootDevice, ...] = ("disk", "network")
+    kernel: Kernel | None = None
+    serial_ports: int = 1
+    smbios_serial: str | None = None
+    smbios_uuid: str | None = None
+    fw_cfg: tuple[tuple[str, str], ...] = ()
+    extra: tuple[str, ...] = ()
+
+    def without_network_boot(self) -> Vm:
+        """The same machine after its owner took the network out of the boot order."""
+        return replace(self, boot=("disk",))
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a run adds to a description: open sockets, the NVRAM's copy, the accelerator."""
+
+    accel: Accelerator
+    qmp_fd: int
+    serial_fds: tuple[int, ...]
+    nvram: Path | None = None
+
+
+def argv(vm: Vm, wiring: Wiring) -> list[str]:
+    """QEMU's command line for this machine."""
+    return [
+        "qemu-system-x86_64",
+        *("-name", options(vm.name), "-nodefaults", "-no-user-config", "-display", "none"),
+        *("-vga", "none", "-machine", _machine(vm), *arguments(wiring.accel, vm.cpu)),
+        *("-smp", "1", "-m", str(vm.memory), *_firmware(vm, wiring), *_kernel(vm.kernel)),
+        # A guest's reboot ends QEMU, so that a test sees it and decides what is booted next.
+        *("-action", "reboot=shutdown,shutdown=poweroff"),
+        *("-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}", "-mon", "chardev=qmp,mode=control"),
+        *_serial(wiring.serial_fds),
+        *("-device", "virtio-rng-pci", *_smbios(vm), *_fw_cfg(vm), *_buses(vm.disks)),
+        *(part for number, disk in enumerate(vm.disks) for part in _disk(disk, number)),
+        *(part for number, nic in enumerate(vm.nics) for part in _nic(vm, nic, number)),
+        *vm.extra,
+    ]
+
+
+def _machine(vm: Vm) -> str:
+    # graphics=off makes SeaBIOS, and with it iPXE's ROM, talk on the serial port.
+    return "pc,graphics=off" if vm.firmware == "bios" else "q35,graphics=off"
+
+
+def _firmware(vm: Vm, wiring: Wiring) -> list[str]:
+    if vm.firmware == "bios":
+        letters = "".join({"disk": "c", "network": "n"}[device] for device in vm.boot)
+        return ["-boot", f"order={letters}"]
+    return [
+        *("-drive", options("if=pflash", format="raw", readonly="on", file=str(OVMF_CODE))),
+        *("-drive", options("if=pflash", format="raw", file=str(wiring.nvram))),
+    ]
+
+
+def _kernel(kernel: Kernel | None) -> list[str]:
+    if kernel is None:
+        return []
+    initrd = ["-initrd", str(kernel.initrd)] if kernel.initrd else []
+    return ["-kernel", str(kernel.image), *initrd, "-append", kernel.append]
+
+
+def _serial(fds: Sequence[int]) -> list[str]:
+    return [
+        part
+        for number, fd in enumerate(fds)
+        for part in (
+            *("-chardev", f"socket,id=serial{number},fd={fd}"),
+            *("-serial", f"chardev:serial{number}"),
+        )
+    ]
+
+
+def _smbios(vm: Vm) -> list[str]:
+    if vm.smbios_serial is None and vm.smbios_uuid is None:
+        return []
+    return ["-smbios", options("type=1", serial=vm.smbios_serial, uuid=vm.smbios_uuid)]
+
+
+def _fw_cfg(vm: Vm) -> list[str]:
+    items = list(vm.fw_cfg)
+    if vm.firmware == "uefi" and "network" not in vm.boot:
+        # OvmfPkg/RUNTIME_CONFIG.md: without these the PXE entries come back with each NIC found.
+        items += [(f"opt/org.tianocore/IPv{version}PXESupport", "n") for version in (4, 6)]
+    return [
+        part for name, value in items for part in ("-fw_cfg", options(f"name={name}", string=value))
+    ]
+
+
+def _buses(disks: Sequence[Disk]) -> list[str]:
+    needed = {disk.bus for disk in disks}
+    return [
+        part
+        for bus, device in (
+            ("sata", "ich9-ahci,id=sata"),
+            ("scsi", "virtio-scsi-pci,id=scsi"),
+            ("usb", "qemu-xhci,id=usb"),
+        )
+        if bus in needed
+        for part in ("-device", device)
+    ]
+
+
+def _disk(disk: Disk, number: int) -> list[str]:
+    # The guest's flushes are ignored: the images need to outlive QEMU, not the host.
+    backend: dict[str, Any] = {
+        "driver": "raw",
+        "node-name": f"disk{number}",
+        "read-only": disk.read_only,
+        "cache": {"no-flush": True},
+        "discard": "unmap",
+        "file": {"driver": "file", "filename": str(disk.image), "cache": {"no-flush": True}},
+    }
+    sizes = {"logical_block_size": disk.sector, "physical_block_size": max(disk.sector, 512)}
+    drive = {"drive": f"disk{number}", "id": f"drive{number}"}
+    serial = {"serial": disk.serial}
+    identity = {**serial, "wwn": disk.wwn, **_rotation(disk)}
+    by_bus: dict[Bus, list[dict[str, Any]]] = {
+        "virtio": [{"driver": "virtio-blk-pci", **drive, **serial, **sizes}],
+        "nvme": [
+            # QEMU refuses an NVMe controller without a serial number.
+            {"driver": "nvme", "id": f"nvme{number}", "serial": disk.serial or f"nvme{number}"},
+            {"driver": "nvme-ns", "bus": f"nvme{number}", **drive, "eui64": disk.wwn, **sizes},
+        ],
+        "sata": [
+            {
+                "driver": "ide-hd",
+                "bus": f"sata.{number}",
+                **drive,
+                **identity,
+                "model": disk.model,
+            }
+        ],
+        "scsi": [
+            {
+                "driver": "scsi-hd",
+                "bus": "scsi.0",
+                **drive,
+                **identity,
+                "product": disk.model,
+                **sizes,
+            }
+        ],
+        "usb": [{"driver": "usb-storage", "bus": "usb.0", **drive, **serial, **sizes}],
+    }
+    return [
+        *("-blockdev", json.dumps(backend)),
+        *(part for device in by_bus[disk.bus] for part in ("-device", json.dumps(_given(device)))),
+    ]
+
+
+def _rotation(disk: Disk) -> dict[str, int | None]:
+    # ATA8-ACS, word 217: 1 is a device that does not rotate, otherwise revolutions a minute.
+    return {"rotation_rate": {None: None, True: 7200, False: 1}[disk.rotational]}
+
+
+def _given(properties: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in properties.items() if value is not None}
+
+
+def _nic(vm: Vm, nic: Nic, number: int) -> list[str]:
+    networked = "network" in vm.boot
+    device: dict[str, Any] = {
+        "driver": nic.model,
+        "netdev": f"net{number}",
+        "mac": nic.mac,
+        "romfile": None if nic.rom == "ipxe" and networked else "",
+    }
+    if vm.firmware == "uefi" and vm.boot[0] == "network":
+        # Overrides the NVRAM's BootOrder, which is otherwise what decides.
+        device["bootindex"] = number
+    return [
+        *("-netdev", nic.network.netdev(f"net{number}")),
+        *("-device", json.dumps(_given(device))),
+    ]
+
+
+class Machine:
+    """A running virtual machine. Leaving its context kills it."""
+
+    def __init__(
+        self,
+        vm: Vm,
+        folder: Path,
+        *,
+        accel: Accelerator | None = None,
+        on_bytes: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Switch the machine on.
+
+        Logs and NVRAM are kept in `folder`. `on_bytes` mirrors the first serial port.
+        Raises ProcessError when QEMU does not start.
+        """
+        self.vm = vm
+        folder.mkdir(parents=True, exist_ok=True)
+        self.started = time.monotonic()
+        boot = 1 + len(list(folder.glob(f"{vm.name}-*.qemu.log")))
+        stem = f"{vm.name}-{boot}"
+        self.qemu_log = folder / f"{stem}.qemu.log"
+        ours, theirs = zip(*(socket.socketpair() for _ in range(vm.serial_ports + 1)), strict=True)
+        wiring = Wiring(
+            accel=accel or accelerator(),
+            qmp_fd=theirs[0].fileno(),
+            serial_fds=tuple(end.fileno() for end in theirs[1:]),
+            nvram=_nvram(vm, folder),
+        )
+        self.argv = argv(vm, wiring)
+        prefix = next((nic.network.prefix for nic in vm.nics if nic.network.prefix), ())
+        self._process: subprocess.Popen[bytes] = process.start(
+            self.argv, self.qemu_log, prefix=prefix, pass_fds=[end.fileno() for end in theirs]
+        )
+        for end in theirs:
+            end.close()
+        self.consoles = [
+            Console(
+                f"{stem} ttyS{number}",
+                end,
+                folder / f"{stem}.ttyS{number}.log",
+                on_bytes=on_bytes if number == 0 else None,
+                started=self.started,
+            )
+            for number, end in enumerate(ours[1:])
+        ]
+        self.qmp = Qmp(vm.name, ours[0])
+        self._killed = False
+        try:
+            self.qmp.connect()
+        except (OSError, TimeoutError) as error:
+            self.kill()
+            raise process.ProcessError(f"QEMU did not start: {error}\n{self._said()}") from error
+
+    @property
+    def console(self) -> Console:
+        """The first serial port."""
+        return self.consoles[0]
+
+    def wait_for_exit(self, deadline_s: float) -> Ending:
+        """How the machine ended: "reboot" and "poweroff" are the guest's own doing.
+
+        Raises TimeoutError, with the console's tail, if it still runs after `deadline_s` seconds.
+        """
+        status = process.wait(self._process, deadline_s)
+        if status is None:
+            raise TimeoutError(
+                f"{self.vm.name}: waited {deadline_s:g} s for the machine to end\n"
+                f"--- last lines (all of it: {self.console.log}) ---\n{self.console.tail()}\n---"
+            )
+        for console in self.consoles:
+            console.wait_closed(10)
+        self.qmp.wait_closed(10)
+        reasons = {
+            event["data"]["reason"] for event in self.qmp.events() if event["event"] == "SHUTDOWN"
+        }
+        if self._killed:
+            return "killed"
+        if status == 0 and "guest-reset" in reasons:
+            return "reboot"
+        if status == 0 and "guest-shutdown" in reasons:
+            return "poweroff"
+        return "crashed"
+
+    def kill(self) -> None:
+        """Pull the plug. May be called at any time and again."""
+        if self._process.returncode is None:
+            self._killed = True
+            process.stop(self._process)
+        for console in self.consoles:
+            console.wait_closed(10)
+            console.close()
+        self.qmp.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def _said(self) -> str:
+        return self.qemu_log.read_text(errors="replace").strip()
+
+
+def _nvram(vm: Vm, folder: Path) -> Path | None:
+    if vm.firmware == "bios":
+        return None
+    nvram = folder / f"{vm.name}.nvram.fd"
+    if not nvram.exists():
+        shutil.copyfile(OVMF_VARS, nvram)
+    return nvram
