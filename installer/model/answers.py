@@ -121,7 +121,6 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
 StorePath = Annotated[
     str, StringConstraints(pattern=r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]{1,207}\z")
 ]
-MountOption = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:=/@%+-]+\z")]
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+-]+\z")]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 Glob = Annotated[NonEmpty, Field(description="exact, or with the wildcards * ? [] of fnmatch(3)")]
@@ -241,7 +240,6 @@ class Partition(Strict):
     )
     mount: MountPoint | None = Field(None, description="where the installed system mounts it")
     label: Label | None = Field(None, description="label of the file system or swap area")
-    mount_options: list[MountOption] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

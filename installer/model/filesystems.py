@@ -24,12 +24,12 @@ class Filesystem:
     mount_options: tuple[str, ...] = ()
     kernel_module: str = ""
 
-    def make_argv(self, device: str, uuid: str, label: str | None) -> tuple[str, ...]:
-        """Return the argv that makes this file system on `device`."""
+    def make_argv(self, uuid: str, label: str | None) -> tuple[str, ...]:
+        """Return the argv that makes this file system, up to the device, which comes last."""
         argv = [*self.make, *self.uuid_option, self._encode_uuid(uuid)]
         if label is not None:
             argv += [self.label_option, label]
-        return (*argv, device)
+        return tuple(argv)
 
     def _encode_uuid(self, uuid: str) -> str:
         match self.name:

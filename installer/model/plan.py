@@ -232,14 +232,13 @@ class EnterTarget(_Step):
 
 @dataclass(frozen=True)
 class RegisterStore(_Step):
-    """Load nix-path-registration into the target's Nix database; `verify` checks contents too."""
+    """Load nix-path-registration into the target's Nix database."""
 
-    verify: bool
     kind: Literal["register-store"] = "register-store"
 
     @property
     def title(self) -> str:
-        return "register the store paths" + (" and verify their contents" if self.verify else "")
+        return "register the store paths in the Nix database"
 
 
 @dataclass(frozen=True)
@@ -301,13 +300,18 @@ class RebuildSystem(_Step):
 
 @dataclass(frozen=True)
 class Flush(_Step):
-    """Write all caches to the disks: after this the system is complete, but not bootable yet."""
+    """Write all caches to the disks and read back: complete after this, but not bootable yet.
 
+    Read back are the toplevel, its kernel and its initrd, or with `whole_store` every store path.
+    """
+
+    whole_store: bool
     kind: Literal["flush"] = "flush"
 
     @property
     def title(self) -> str:
-        return "write everything to the disks"
+        what = "the whole store" if self.whole_store else "system, kernel and initrd"
+        return f"write everything to the disks, then verify {what}"
 
 
 @dataclass(frozen=True)
