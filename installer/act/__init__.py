@@ -1,0 +1,1 @@
+"""A plan becomes an installed machine. The only folder with side effects on disks."""

@@ -1,5 +1,6 @@
 """The one place that starts processes: argv lists, a clean environment, a deadline, one error."""
 
+import contextlib
 import os
 import selectors
 import shlex
@@ -16,7 +17,8 @@ from installer.model.errors import fail
 from installer.model.units import format_seconds
 
 CLEAN_ENVIRONMENT: Mapping[str, str] = {
-    "PATH": "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH": "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:"
+    "/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
     "HOME": "/root",
     "TERM": "dumb",
@@ -160,10 +162,8 @@ class Runner:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -102,8 +102,10 @@ def _names(network: Network, lease: Lease | None) -> tuple[str | None, str | Non
             None,
             domain,
             [
-                f"the lease's host name {lease.hostname!r} is none that NixOS takes; "
-                "the payload's stays (set network.hostname to choose one)"
+                (
+                    f"the lease's host name {lease.hostname!r} is none that NixOS takes; "
+                    "the payload's stays (set network.hostname to choose one)"
+                )
             ],
         )
     return first.lower(), rest or domain, []

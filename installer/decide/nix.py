@@ -64,12 +64,20 @@ def nix_value(value: NixValue, indent: int = 0) -> str:
 def _nix_list(values: Sequence[NixValue], indent: int) -> str:
     if not values:
         return "[ ]"
-    inner = [nix_value(value, indent + 2) for value in values]
-    line = f"[ {' '.join(inner)} ]"
-    if "\n" not in line and indent + len(line) <= _LINE:
+    line = f"[ {' '.join(_inline(value) for value in values)} ]"
+    if indent + len(line) <= _LINE:
         return line
+    inner = [nix_value(value, indent + 2) for value in values]
     pad = " " * (indent + 2)
     return "[\n" + "".join(f"{pad}{item}\n" for item in inner) + " " * indent + "]"
+
+
+def _inline(value: NixValue) -> str:
+    """Encode on one line: strings hold no line breaks once they are escaped."""
+    if isinstance(value, Mapping) and value:
+        inner = " ".join(f"{nix_attribute(k)} = {_inline(v)};" for k, v in value.items())
+        return f"{{ {inner} }}"
+    return nix_value(value)
 
 
 def _nix_set(values: Mapping[str, NixValue], indent: int) -> str:

@@ -179,10 +179,7 @@ def _depth(mount: str) -> tuple[int, str]:
 def _make(row: LaidOut, entropy: str) -> MakeFilesystem:
     ref = row.planned.ref
     purpose = f"file system {ref.partuuid}"
-    if row.wanted.type == "swap":
-        filesystem = SWAP
-    else:
-        filesystem = FILESYSTEMS[row.wanted.filesystem_name]
+    filesystem = SWAP if row.wanted.type == "swap" else FILESYSTEMS[row.wanted.filesystem_name]
     uuid = (
         chosen_volume_id(entropy, purpose)
         if filesystem.name == "vfat"

@@ -1,0 +1,255 @@
+"""Disks: wipe, partition, format. Only what the plan names is opened for writing."""
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from installer.act.run import Runner
+from installer.model.errors import InstallError, fail
+from installer.model.plan import MakeFilesystem, PartitionRef, WipeDisk, WriteTable
+from installer.model.units import MIB, format_bytes
+
+_SYSFS_SECTOR = 512
+"""sysfs counts in units of 512 bytes whatever the disk's sectors (block/stat.rst)."""
+
+_SETTLE_SECONDS = 60
+
+
+def wipe(step: WipeDisk, runner: Runner) -> None:
+    """Destroy signatures and tables, on each partition the kernel knows and on the disk.
+
+    Raises:
+        InstallError: `disk.changed` when it is not the planned disk, `disk.in-use` when something
+            holds it, or a command's error.
+    """
+    node = _node_of(step.disk)
+    size = _disk_size(node)
+    if size != step.disk_size:
+        raise fail(
+            "disk.changed",
+            f"{step.disk} has {format_bytes(size)}, the plan was made for "
+            f"{format_bytes(step.disk_size)}",
+            where=str(node),
+            hint="plan again; nothing was written",
+        )
+    with _exclusive(node) as descriptor:
+        for partition in _partition_nodes(node):
+            runner.run(
+                ["wipefs", "--all", "--force", "--quiet", str(partition)],
+                timeout=60,
+                purpose=f"wiping {partition}",
+            )
+        runner.run(
+            ["wipefs", "--all", "--force", "--quiet", "--lock=no", str(node)],
+            timeout=60,
+            purpose=f"wiping {node}",
+        )
+        # Boot code in the first sectors, a GPT's backup and md or ZFS labels in the last: wipefs
+        # erases what libblkid knows, not what a firmware would execute.
+        blank = bytes(MIB)
+        for offset in (0, max(0, size - MIB)):
+            os.pwrite(descriptor, blank[: min(MIB, size)], offset)
+        os.fsync(descriptor)
+    _settle(runner)
+
+
+def write_table(step: WriteTable, runner: Runner) -> None:
+    """Write the GPT with libparted, give it the planned GUIDs, tell the kernel.
+
+    Raises:
+        InstallError: `device.io`, or a command's error.
+    """
+    import parted  # noqa: PLC0415 - half a second under emulation, needed only here
+
+    node = _node_of(step.disk)
+    with _locked(node):
+        try:
+            device = parted.getDevice(str(node))
+            table = parted.freshDisk(device, "gpt")
+            for row in step.partitions:
+                table.addPartition(
+                    partition=_parted_partition(parted, table, device, row.ref),
+                    constraint=parted.Constraint(exactGeom=_geometry(parted, device, row.ref)),
+                )
+                table.getPartitionBySector(row.ref.start // device.sectorSize).set_name(row.name)
+            table.commitToDevice()
+        except parted.PartedException as error:
+            raise fail(
+                "device.io",
+                f"libparted could not write the table: {error}",
+                where=str(node),
+                hint="look for I/O errors of the disk in the kernel's log (dmesg)",
+            ) from None
+        # libparted chooses random GUIDs and (before 3.6) knows no types but its flags: the plan's
+        # are set in place, while the kernel does not look yet
+        quiet = ["sfdisk", "--quiet", "--lock=no", "--no-reread", "--no-tell-kernel"]
+        runner.run([*quiet, "--disk-id", str(node), step.disk_guid.upper()], timeout=60)
+        for row in step.partitions:
+            number = str(row.ref.number)
+            for option, value in (
+                ("--part-uuid", row.ref.partuuid),
+                ("--part-type", row.type_guid),
+            ):
+                runner.run([*quiet, option, str(node), number, value.upper()], timeout=60)
+        try:
+            device = parted.getDevice(str(node))
+            parted.newDisk(device).commitToOS()
+        except parted.PartedException as error:
+            raise fail(
+                "device.io",
+                f"the kernel did not take the new table: {error}",
+                where=str(node),
+                hint="something opened a partition of this disk meanwhile; see `lsblk` and `fuser`",
+            ) from None
+        finally:
+            # a cached PedDevice keeps the disk open for writing
+            parted.freeAllDevices()
+    _settle(runner)
+
+
+def _parted_partition(parted: object, table: object, device: object, ref: PartitionRef) -> object:
+    return parted.Partition(  # type: ignore[attr-defined]
+        disk=table,
+        type=parted.PARTITION_NORMAL,  # type: ignore[attr-defined]
+        geometry=_geometry(parted, device, ref),
+    )
+
+
+def _geometry(parted: object, device: object, ref: PartitionRef) -> object:
+    sector = device.sectorSize  # type: ignore[attr-defined]
+    return parted.Geometry(  # type: ignore[attr-defined]
+        device=device, start=ref.start // sector, length=ref.size // sector
+    )
+
+
+def make_filesystem(step: MakeFilesystem, runner: Runner) -> None:
+    """Run mkfs or mkswap.
+
+    Raises:
+        InstallError: `device.timeout`, `command.failed`.
+    """
+    node = partition_node(step.partition)
+    runner.run([*step.argv, str(node)], timeout=1800, purpose=f"making {step.filesystem} on {node}")
+    _settle(runner)
+
+
+def partition_node(ref: PartitionRef) -> Path:
+    """Find the device node of a partition that was written, through sysfs.
+
+    Raises:
+        InstallError: `device.timeout` when the kernel does not show it where it was planned.
+    """
+    disk = _node_of(ref.disk)
+    for partition in _partition_nodes(disk):
+        sysfs = Path("/sys/class/block") / partition.name
+        if int((sysfs / "partition").read_text()) != ref.number:
+            continue
+        start = int((sysfs / "start").read_text()) * _SYSFS_SECTOR
+        size = int((sysfs / "size").read_text()) * _SYSFS_SECTOR
+        if (start, size) == (ref.start, ref.size) and partition.exists():
+            return partition
+        raise fail(
+            "device.timeout",
+            f"{ref} lies at {start} with {size} bytes, planned were {ref.start} and {ref.size}",
+            where=str(partition),
+            hint="something else changed the table meanwhile; install again",
+        )
+    raise fail(
+        "device.timeout",
+        f"the kernel does not show {ref}",
+        where=str(disk),
+        hint="look at the kernel's log (dmesg) and `lsblk`",
+    )
+
+
+def disarm(disk: str, runner: Runner) -> None:
+    """Make sure that a disk which could be half bootable is not: wipe its table. Never raises."""
+    try:
+        node = _node_of(disk)
+        runner.run(["wipefs", "--all", "--force", "--quiet", str(node)], timeout=60)
+        with node.open("r+b", buffering=0) as stream:
+            stream.write(bytes(MIB))
+    except (InstallError, OSError) as error:
+        runner.on_line(f"could not wipe {disk} after the failure: {error}")
+
+
+def _node_of(disk: str) -> Path:
+    try:
+        node = Path(disk).resolve(strict=True)
+    except OSError:
+        raise fail(
+            "disk.changed",
+            f"{disk} is gone",
+            where=disk,
+            hint="was it unplugged? compare with `netinstall probe`",
+        ) from None
+    if not stat.S_ISBLK(node.stat().st_mode):
+        raise fail("disk.changed", f"{node} is no block device", where=disk, hint="plan again")
+    return node
+
+
+def _disk_size(node: Path) -> int:
+    return int((Path("/sys/class/block") / node.name / "size").read_text()) * _SYSFS_SECTOR
+
+
+def _partition_nodes(disk: Path) -> list[Path]:
+    children = (Path("/sys/class/block") / disk.name).glob("*/partition")
+    return sorted(Path("/dev") / child.parent.name for child in children)
+
+
+@contextmanager
+def _exclusive(node: Path) -> Iterator[int]:
+    """Open a whole disk for writing; O_EXCL makes the kernel refuse one that is held (open(2))."""
+    try:
+        descriptor = os.open(node, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise fail(
+                "disk.in-use",
+                f"{node} is in use (mounted, swap, or held by another device)",
+                where=str(node),
+                hint="see `lsblk` for what holds it; nothing was written",
+            ) from None
+        raise fail(
+            "device.io",
+            f"{node} cannot be opened for writing: {error.strerror}",
+            where=str(node),
+            hint="is it write-protected?",
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    except OSError as error:
+        raise fail(
+            "device.io",
+            f"writing to {node} failed: {error.strerror}",
+            where=str(node),
+            hint="look at the kernel's log (dmesg); the disk may be broken",
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(node: Path) -> Iterator[None]:
+    """Keep udev from probing a half-written table (systemd, "Locking Block Device Access")."""
+    descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _settle(runner: Runner) -> None:
+    """Wait until udev has handled what we did: it re-reads the table when a writer closes."""
+    if Path("/run/udev/control").exists():
+        runner.run(
+            ["udevadm", "settle", f"--timeout={_SETTLE_SECONDS}"],
+            timeout=_SETTLE_SECONDS + 10,
+            purpose="waiting for udev",
+        )

@@ -1,0 +1,146 @@
+"""Performs a plan: one function for each kind of step, in order, and cleans up after a failure."""
+
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer.act import disk, nixos
+from installer.act import payload as payloads
+from installer.act.logs import keep_logs
+from installer.act.narrator import Narrator
+from installer.act.payload import Inventory
+from installer.act.run import Runner
+from installer.act.target import Target
+from installer.model.errors import InstallError, fail
+from installer.model.plan import (
+    CheckPayload,
+    EnableSwap,
+    EnterTarget,
+    Flush,
+    GenerateConfig,
+    InstallBootLoader,
+    LeaveTarget,
+    MakeFilesystem,
+    MountFilesystem,
+    Plan,
+    RebuildSystem,
+    RegisterStore,
+    SetProfile,
+    Step,
+    UnpackPayload,
+    WipeDisk,
+    WriteFile,
+    WriteTable,
+)
+
+
+@dataclass
+class _Work:
+    """What one performance of a plan knows so far."""
+
+    target: Target
+    runner: Runner
+    narrator: Narrator
+    logs: Path | None
+    inventory: Inventory | None = None
+
+    @property
+    def toplevel(self) -> str:
+        if self.inventory is None:
+            raise RuntimeError("a plan uses the system before it unpacks one")
+        return self.inventory.toplevel
+
+
+def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) -> None:
+    """Do what the plan says, telling each step.
+
+    Args:
+        plan: what to do.
+        narrator: is told what happens; a failure is told before anything is cleaned up.
+        target: an empty folder below which the new system is mounted.
+        logs: a folder whose files are copied onto the target at the end; None to keep none.
+
+    Raises:
+        InstallError: a step failed; everything is unmounted, and no disk is bootable.
+    """
+    runner = Runner(on_line=narrator.output)
+    work = _Work(Target(target, runner), runner, narrator, logs)
+    begun = time.monotonic()
+    armed = False
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for number, step in enumerate(plan.steps, start=1):
+            armed = armed or isinstance(step, InstallBootLoader)
+            with narrator.step(step, number, len(plan.steps)):
+                _perform_step(step, work)
+    except BaseException as error:  # noqa: BLE001 - whatever it was, it is told and undone
+        stopped = _as_install_error(error)
+        if stopped is not error:
+            narrator.say(traceback.format_exc(), "debug")
+        narrator.failed(stopped)
+        work.target.abandon()
+        if armed:
+            for chosen in plan.chosen:
+                disk.disarm(chosen.stable_path, runner)
+        raise stopped from error
+    narrator.finished(time.monotonic() - begun)
+
+
+def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912 - a table of one line each
+    target, runner, narrator = work.target, work.runner, work.narrator
+    match step:
+        case CheckPayload():
+            work.inventory = payloads.check(step, narrator)
+        case WipeDisk():
+            disk.wipe(step, runner)
+        case WriteTable():
+            disk.write_table(step, runner)
+        case MakeFilesystem():
+            disk.make_filesystem(step, runner)
+        case MountFilesystem():
+            target.mount(step)
+        case EnableSwap():
+            target.swap_on(step)
+        case UnpackPayload():
+            work.inventory = payloads.unpack(step, target.root, runner, narrator, work.inventory)
+        case EnterTarget():
+            target.enter(step)
+        case RegisterStore():
+            nixos.register_store(target, runner, work.toplevel)
+        case GenerateConfig():
+            nixos.generate_config(target, runner, work.toplevel)
+        case WriteFile():
+            nixos.write_file(step, target, narrator)
+        case SetProfile():
+            nixos.set_profile(target, runner, work.toplevel)
+        case RebuildSystem():
+            nixos.rebuild(step, target, runner, work.toplevel)
+        case Flush():
+            nixos.flush(target, runner, whole_store=step.whole_store)
+        case InstallBootLoader():
+            nixos.install_boot_loader(step, target, runner)
+        case LeaveTarget():
+            if work.logs is not None:
+                keep_logs(work.logs, target.path(step.log_path))
+            target.leave()
+
+
+def _as_install_error(error: BaseException) -> InstallError:
+    match error:
+        case InstallError():
+            return error
+        case KeyboardInterrupt():
+            return fail("interrupted", "interrupted by a person or by the system going down")
+        case OSError():
+            return fail(
+                "device.io",
+                f"{error.strerror or error}",
+                where=str(error.filename or ""),
+                hint="look at the kernel's log (dmesg)",
+            )
+    return fail(
+        "internal",
+        f"{type(error).__name__}: {error}",
+        hint="this is a mistake of netinstall: please report it with the log",
+    )

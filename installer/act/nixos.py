@@ -1,0 +1,237 @@
+"""What makes an unpacked tree a NixOS: store registration, configuration, profile, boot loader."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from installer.act.narrator import Narrator
+from installer.act.run import Runner
+from installer.act.target import Target
+from installer.model.errors import InstallError, fail
+from installer.model.plan import (
+    PAYLOAD_REGISTRATION,
+    SYSTEM_PROFILE,
+    InstallBootLoader,
+    RebuildSystem,
+    WriteFile,
+)
+
+_CHANNEL = "/nix/var/nix/profiles/per-user/root/channels/nixos"
+_CONFIGURATION = "/etc/nixos/configuration.nix"
+
+
+def _environment(toplevel: str) -> Mapping[str, str]:
+    return {"PATH": f"{toplevel}/sw/bin:{toplevel}/sw/sbin"}
+
+
+def _in_target(
+    target: Target,
+    runner: Runner,
+    toplevel: str,
+    argv: list[str],
+    *,
+    timeout: float,
+    purpose: str,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    program, *arguments = argv
+    runner.run(
+        [f"{toplevel}/sw/bin/{program}" if "/" not in program else program, *arguments],
+        chroot=target.root,
+        timeout=timeout,
+        environment={**_environment(toplevel), **(environment or {})},
+        purpose=purpose,
+    )
+
+
+def register_store(target: Target, runner: Runner, toplevel: str) -> None:
+    """Load the registration (nix-store(1), --load-db), as a NixOS image does at its first boot.
+
+    Raises:
+        InstallError: `nix.registration`.
+    """
+    registration = target.root / PAYLOAD_REGISTRATION
+    try:
+        with registration.open("rb") as stream:
+            runner.run(
+                [f"{toplevel}/sw/bin/nix-store", "--load-db"],
+                chroot=target.root,
+                timeout=600,
+                environment=_environment(toplevel),
+                stdin=stream,
+                purpose="registering the store paths",
+            )
+        _in_target(
+            target,
+            runner,
+            toplevel,
+            ["nix-store", "--query", "--hash", toplevel],
+            timeout=120,
+            purpose="asking the Nix database for the system",
+        )
+    except InstallError as error:
+        raise fail(
+            "nix.registration",
+            f"{PAYLOAD_REGISTRATION} could not be loaded, or does not hold {toplevel}",
+            where=error.problems[0].where,
+            hint="make it with `nix-store --dump-db $(nix-store -qR TOPLEVEL)`; "
+            + error.problems[0].hint,
+        ) from None
+    # left behind, the first boot of a real NixOS would load it again over a newer database
+    registration.unlink()
+
+
+def generate_config(target: Target, runner: Runner, toplevel: str) -> None:
+    """Run nixos-generate-config(8); it leaves an existing configuration.nix alone."""
+    # switch-to-configuration and nixos-enter recognise a NixOS by this file
+    (target.root / "etc/NIXOS").touch()
+    _in_target(
+        target,
+        runner,
+        toplevel,
+        ["nixos-generate-config", "--root", "/"],
+        timeout=300,
+        purpose="generating the hardware configuration",
+    )
+
+
+def write_file(step: WriteFile, target: Target, narrator: Narrator) -> None:
+    """Write a file of the installed system, and warn if configuration.nix does not import it."""
+    path = target.path(step.path)
+    _confined(path, target.root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_text(step.content, encoding="utf-8")
+    path.chmod(step.mode)
+    configuration = target.path(_CONFIGURATION)
+    if path.parent == configuration.parent and (
+        not configuration.is_file()
+        or path.name not in configuration.read_text(encoding="utf-8", errors="replace")
+    ):
+        narrator.say(
+            f"{_CONFIGURATION} does not import ./{path.name}: what it says has no effect "
+            "until it does",
+            "warning",
+        )
+
+
+def set_profile(target: Target, runner: Runner, toplevel: str) -> None:
+    """Make a toplevel the system profile's new generation."""
+    _in_target(
+        target,
+        runner,
+        toplevel,
+        ["nix-env", "--profile", SYSTEM_PROFILE, "--set", toplevel],
+        timeout=300,
+        purpose="setting the system profile",
+    )
+
+
+def rebuild(step: RebuildSystem, target: Target, runner: Runner, toplevel: str) -> None:
+    """Build the system from the payload's channel; the build's result becomes the profile."""
+    offline = [] if step.substitute else ["--option", "substituters", ""]
+    if step.substitute:
+        target.share_resolver()
+    _in_target(
+        target,
+        runner,
+        toplevel,
+        [
+            "nix-env",
+            "--profile",
+            SYSTEM_PROFILE,
+            # builders need namespaces and users that a chroot in an installer does not have
+            *("--option", "sandbox", "false"),
+            *("--option", "build-users-group", ""),
+            *offline,
+            *("--file", step.expression, "--set", "--attr", step.attribute),
+        ],
+        timeout=step.timeout_seconds,
+        purpose="building the system in the target",
+        environment={
+            "NIX_PATH": f"nixpkgs={_CHANNEL}:nixos-config={_CONFIGURATION}",
+        },
+    )
+
+
+def profile_toplevel(target: Target) -> str:
+    """The store path that the system profile stands for.
+
+    Raises:
+        InstallError: `command.failed` when there is none.
+    """
+    link = target.path(SYSTEM_PROFILE)
+    for _ in range(8):
+        if not link.is_symlink():
+            break
+        link = target.path(
+            os.path.normpath(link.parent / os.readlink(link)).removeprefix(str(target.root))
+        )
+    inside = "/" + str(link.relative_to(target.root))
+    if not inside.startswith("/nix/store/") or not link.is_dir():
+        raise fail(
+            "command.failed",
+            f"{SYSTEM_PROFILE} leads to {inside}, which is no system",
+            where="setting the system profile",
+            hint="look at the log for what Nix said",
+        )
+    return inside
+
+
+def flush(target: Target, runner: Runner, *, whole_store: bool) -> None:
+    """Write all caches out, drop them, and read back from the disk what must be right to boot.
+
+    Raises:
+        InstallError: `command.failed` when a store path is not what it was registered as.
+    """
+    os.sync()
+    # 3: page cache, dentries and inodes (admin-guide/sysctl/vm.rst), so that what is verified now
+    # comes from the disk
+    Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
+    toplevel = profile_toplevel(target)
+    if whole_store:
+        arguments = ["--verify", "--check-contents"]
+    else:
+        parts = [toplevel]
+        for name in ("kernel", "initrd"):
+            link = target.path(toplevel) / name
+            if link.is_symlink():
+                parts.append("/".join(os.readlink(link).split("/")[:4]))
+        arguments = ["--verify-path", *dict.fromkeys(parts)]
+    _in_target(
+        target,
+        runner,
+        toplevel,
+        ["nix-store", *arguments],
+        timeout=7200,
+        purpose="verifying what was written",
+    )
+
+
+def install_boot_loader(step: InstallBootLoader, target: Target, runner: Runner) -> None:
+    """Run the system's own switch-to-configuration: the last step that a boot depends on."""
+    toplevel = profile_toplevel(target)
+    _in_target(
+        target,
+        runner,
+        toplevel,
+        [f"{toplevel}/bin/switch-to-configuration", "boot"],
+        timeout=step.timeout_seconds,
+        purpose="installing the boot loader",
+        environment={"NIXOS_INSTALL_BOOTLOADER": "1"},
+    )
+    os.sync()
+
+
+def _confined(path: Path, root: Path) -> None:
+    """A link in the payload must not lead our own writing out of the target."""
+    parent = path.parent
+    while parent != root:
+        if parent.is_symlink():
+            raise fail(
+                "payload.hostile",
+                f"{parent} is a symbolic link",
+                where=str(path),
+                hint="the payload must hold a plain folder there",
+            )
+        parent = parent.parent

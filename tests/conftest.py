@@ -1,0 +1,37 @@
+"""Marks that need more than a plain user say why they skip; in CI nothing may skip."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `root` or `loop` for other users, with the reason."""
+    for mark in ("root", "loop"):
+        if item.get_closest_marker(mark) is not None and os.geteuid() != 0:
+            reason = f"needs root ({mark}): run `sudo make test`"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
+
+
+@pytest.fixture
+def loop_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A loop device of its own over a sparse file: 2 GiB, 512-byte sectors unless `param` says."""
+    size, sector = getattr(request, "param", (2 * 1024**3, 512))
+    image = tmp_path / "disk.img"
+    with image.open("wb") as stream:
+        stream.truncate(size)
+    node = subprocess.run(
+        ["losetup", "--find", "--show", f"--sector-size={sector}", str(image)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    try:
+        yield Path(node)
+    finally:
+        subprocess.run(["losetup", "--detach", node], check=True)
