@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from lab import disk
 from lab.http import HttpServer
-from lab.network import UserNetwork
+from lab.network import Namespace, Network, UserNetwork
+from lab.nfs import NfsServer
 from lab.vm import Disk, Machine, Vm
 
 
@@ -29,6 +30,18 @@ class Bench:
     def web(self) -> HttpServer:
         """An HTTP server on the host's loopback, for machines on a UserNetwork."""
         return self._stack.enter_context(HttpServer(UserNetwork()))
+
+    def web_on(self, network: Network) -> HttpServer:
+        """An HTTP server on another network."""
+        return self._stack.enter_context(HttpServer(network))
+
+    def nfs(self, directory: Path, network: Network) -> NfsServer:
+        """An NFS server for a directory, on the given network."""
+        return self._stack.enter_context(NfsServer(network, directory, self.folder))
+
+    def namespace(self) -> Namespace:
+        """A network namespace with a bridge; its DHCP server is started by `dhcp`."""
+        return self._stack.enter_context(Namespace(self.folder))
 
     def disk(self, size: str = "4G", *, canary: bool = False, **seen_as: Any) -> Disk:
         """A new blank disk; `seen_as` are Disk's fields (bus, sector, serial, …)."""

@@ -1,4 +1,4 @@
-"""A machine's serial console, awaited by events.
+"""What a machine (on its serial line) or a server (on its standard output) says, as events.
 
 A thread reads the socket; `expect` sleeps on a condition that the thread signals. Nothing polls.
 """
@@ -66,7 +66,7 @@ def _clean(text: str) -> str:
 
 
 class Console:
-    """One serial line: `output` is the machine's end as a connected socket.
+    """One line of talk: `line` is our end of it, a connected socket.
 
     `log` gets every line with the seconds since `started` (time.monotonic) at which it began.
     `on_bytes` sees the raw bytes as they arrive (for a demo that mirrors the terminal).
@@ -103,7 +103,7 @@ class Console:
 
     @property
     def closed(self) -> bool:
-        """The machine's end is gone (QEMU exited)."""
+        """The other end is gone (the process exited)."""
         with self._changed:
             return self._closed
 
@@ -111,7 +111,7 @@ class Console:
         """Wait until `pattern` (a multi-line regex) matches finished lines; consume the match.
 
         Only text after the last match counts. A kernel panic, a match of one of `fail_on` before
-        `pattern`, the end of the machine and the deadline raise ConsoleError.
+        `pattern`, the end of the process and the deadline raise ConsoleError.
         """
         # On unfinished lines "(.*)" would match whatever part had arrived.
         return self._expect(pattern, deadline_s, fail_on, finished_lines=True)
@@ -123,7 +123,7 @@ class Console:
         return self._expect(pattern, deadline_s, fail_on, finished_lines=False)
 
     def send(self, data: bytes) -> None:
-        """Type raw bytes (b"\\x03" is Ctrl-C). Raises OSError when the machine is gone."""
+        """Type raw bytes (b"\\x03" is Ctrl-C). Raises OSError when nobody is there any more."""
         self._line.sendall(data)
 
     def send_line(self, text: str) -> None:
@@ -136,7 +136,7 @@ class Console:
         return "\n".join(spoken[-lines:])
 
     def wait_closed(self, deadline_s: float) -> bool:
-        """Wait until everything that the machine said has been read; False after the deadline."""
+        """Wait until all that was said before the end has been read; False after the deadline."""
         self._reader.join(deadline_s)
         return not self._reader.is_alive()
 
@@ -171,7 +171,7 @@ class Console:
                     self._position = found.end()
                     return found
                 if self._closed:
-                    raise self._error(pattern, "the machine ended")
+                    raise self._error(pattern, "it ended")
                 left = end - time.monotonic()
                 if left <= 0:
                     raise self._error(pattern, f"{deadline_s:g} s passed")
@@ -179,7 +179,7 @@ class Console:
 
     def _error(self, pattern: str, reason: str) -> ConsoleError:
         return ConsoleError(
-            f"console {self.name}: waited for {pattern!r}, but {reason}\n"
+            f"{self.name}: waited for {pattern!r}, but {reason}\n"
             f"--- last lines (all of it: {self.log}) ---\n{self.tail()}\n---"
         )
 

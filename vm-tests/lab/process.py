@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import select
-import signal
+import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lab.console import Console
 
 
 class ProcessError(AssertionError):
@@ -16,23 +21,64 @@ class ProcessError(AssertionError):
 
 def start(
     argv: Sequence[str],
-    log: Path,
+    output: int,
     *,
     prefix: Sequence[str] = (),
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a server that the kernel kills when this thread ends, however it ends.
+    """Start a process that the kernel kills when this thread ends, however it ends.
 
-    `prefix` enters a network namespace. Output goes to `log`.
+    `prefix` enters a network namespace. Both outputs go to the descriptor `output`.
     """
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", *prefix, *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=pass_fds,
-        )
+    return subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", "--", *prefix, *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        pass_fds=pass_fds,
+    )
+
+
+class Server:
+    """A server in the foreground; `said` is its output, which a test can await."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        ready: str,
+        prefix: Sequence[str] = (),
+        deadline_s: float = 30,
+    ) -> None:
+        """Start it and wait until it says `ready` (a regex). Raises ConsoleError."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = start(argv, theirs.fileno(), prefix=prefix)
+        self.said = Console(name, ours, log, fail_on=(), started=time.monotonic())
+        try:
+            self.said.expect(ready, deadline_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Kill it; its log is complete afterwards. May be called again."""
+        if self._process.returncode is None:
+            stop(self._process)
+        self.said.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
 
 
 def wait(process: subprocess.Popen[bytes], deadline_s: float) -> int | None:
@@ -48,12 +94,8 @@ def wait(process: subprocess.Popen[bytes], deadline_s: float) -> int | None:
     return process.wait() if ended else None
 
 
-def stop(process: subprocess.Popen[bytes], *, patience_s: float = 0.0) -> None:
-    """End a process: SIGTERM and `patience_s` seconds when given, then SIGKILL."""
-    if patience_s and process.returncode is None:
-        process.send_signal(signal.SIGTERM)
-        if wait(process, patience_s) is not None:
-            return
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and reap it: the lab's servers keep nothing that a polite end would save."""
     process.kill()
     process.wait()
 

@@ -1,4 +1,4 @@
-"""The smallest thing that boots: Debian's cloud kernel and an initrd of one static busybox."""
+"""The smallest thing that boots: Debian's kernel and an initrd of one static busybox."""
 
 from __future__ import annotations
 
@@ -22,9 +22,20 @@ dmesg -n 1
 for module in $(cat /modules/order); do insmod "/modules/$module"; done
 """
 
+# What "udhcpc -i eth0" runs with the lease in its environment (busybox's default.script).
+_LEASE = """#!/bin/sh
+case $1 in
+    deconfig) ifconfig "$interface" up ;;
+    bound | renew)
+        ifconfig "$interface" "$ip" netmask "$subnet"
+        route add default gw "$router" dev "$interface"
+        ;;
+esac
+"""
+
 
 def kernel() -> Path:
-    """A folder with Debian's linux-image-cloud-amd64: "vmlinuz" and "lib/modules/VERSION"."""
+    """A folder with Debian's linux-image-amd64: "vmlinuz" and "lib/modules/VERSION"."""
     package, version = _kernel_package()
 
     def fetch(output: Path) -> None:
@@ -57,8 +68,10 @@ def initrd(init: str, modules: Sequence[str] = ("virtio_pci", "virtio_blk")) -> 
             for name in ("bin", "dev", "proc", "sys", "etc", "mnt", "modules"):
                 (root / name).mkdir()
             shutil.copy(BUSYBOX, root / "bin/busybox")
-            (root / "init").write_text(script)
-            (root / "init").chmod(0o755)
+            (root / "etc/udhcpc").mkdir()
+            for name, text in (("init", script), ("etc/udhcpc/default.script", _LEASE)):
+                (root / name).write_text(text)
+                (root / name).chmod(0o755)
             needed = _with_dependencies(source, modules)
             for module in needed:
                 shutil.copyfile(module, root / "modules" / module.name)
@@ -89,6 +102,6 @@ def _with_dependencies(source: Path, modules: Sequence[str]) -> list[Path]:
 
 
 def _kernel_package() -> tuple[str, str]:
-    said = process.run(["apt-cache", "show", "--no-all-versions", "linux-image-cloud-amd64"])
+    said = process.run(["apt-cache", "show", "--no-all-versions", "linux-image-amd64"])
     fields = dict(line.split(": ", 1) for line in said.decode().splitlines() if ": " in line)
     return fields["Depends"].split()[0], fields["Version"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,8 +34,8 @@ class Disk:
     """A disk image (raw) and how the guest sees it.
 
     `sector` is the logical block size in bytes. `serial` reaches the guest over every bus;
-    `wwn` (a 64-bit number; NVMe's EUI-64) not over virtio and usb; `model` and `rotational` only
-    over sata and scsi. SATA disks have 512-byte sectors.
+    `wwn` (a 64-bit number), `model` and `rotational` only over sata and scsi (Linux ignores the
+    EUI-64 of QEMU's NVMe disks: its quirk BOGUS_NID). SATA disks have 512-byte sectors.
     """
 
     image: Path
@@ -52,7 +51,7 @@ class Disk:
         unable = [
             name
             for name, given, buses in (
-                ("wwn", self.wwn is not None, ("nvme", "sata", "scsi")),
+                ("wwn", self.wwn is not None, ("sata", "scsi")),
                 ("model", self.model is not None, ("sata", "scsi")),
                 ("rotational", self.rotational is not None, ("sata", "scsi")),
                 ("4096-byte sectors", self.sector != 512, ("virtio", "nvme", "scsi", "usb")),
@@ -222,7 +221,7 @@ def _disk(disk: Disk, number: int) -> list[str]:
         "nvme": [
             # QEMU refuses an NVMe controller without a serial number.
             {"driver": "nvme", "id": f"nvme{number}", "serial": disk.serial or f"nvme{number}"},
-            {"driver": "nvme-ns", "bus": f"nvme{number}", **drive, "eui64": disk.wwn, **sizes},
+            {"driver": "nvme-ns", "bus": f"nvme{number}", **drive, **sizes},
         ],
         "sata": [
             {
@@ -308,9 +307,13 @@ class Machine:
         )
         self.argv = argv(vm, wiring)
         prefix = next((nic.network.prefix for nic in vm.nics if nic.network.prefix), ())
-        self._process: subprocess.Popen[bytes] = process.start(
-            self.argv, self.qemu_log, prefix=prefix, pass_fds=[end.fileno() for end in theirs]
-        )
+        with self.qemu_log.open("wb") as output:
+            self._process = process.start(
+                self.argv,
+                output.fileno(),
+                prefix=prefix,
+                pass_fds=[end.fileno() for end in theirs],
+            )
         for end in theirs:
             end.close()
         self.consoles = [
