@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from threading import Thread
+from typing import IO, Self
 
-from installer.model.errors import fail
+from installer.model.errors import InstallError, fail
 from installer.model.units import format_seconds
 
 CLEAN_ENVIRONMENT: Mapping[str, str] = {
@@ -76,22 +77,13 @@ class Runner:
             os.close(write_end)
             stdin = os.fdopen(read_end, "rb")
         try:
-            process = subprocess.Popen(
+            process = _popen(
                 full,
                 stdin=stdin if stdin is not None else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**CLEAN_ENVIRONMENT, **(environment or {})},
-                cwd="/",
-                start_new_session=True,
+                environment=environment,
+                purpose=purpose,
             )
-        except FileNotFoundError:
-            raise fail(
-                "tool.missing",
-                f"{full[0]} is not installed here",
-                where=purpose or shown,
-                hint=f"add the package that holds {full[0]} to the boot environment",
-            ) from None
         finally:
             if stdin_text is not None and stdin is not None:
                 stdin.close()
@@ -108,13 +100,31 @@ class Runner:
                 hint="\n".join(kept) or "it printed nothing",
             )
         if process.returncode != 0:
-            raise fail(
-                "command.failed",
-                f"{argv[0]} {_ended(process.returncode)}",
-                where=_where(purpose, shown),
-                hint="its last words:\n" + "\n".join(kept) if kept else "it printed nothing",
-            )
+            raise _failed(argv[0], process.returncode, _where(purpose, shown), kept)
         return output
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int,
+        stdout: int = subprocess.DEVNULL,
+        purpose: str = "",
+    ) -> "Program":
+        """Start a program as a part of a pipeline; `with` kills it at the end if it still runs.
+
+        Args:
+            argv: the program and its arguments; no shell is involved.
+            stdin, stdout: file descriptors; the caller closes its copies.
+            purpose: said in the error, for people.
+
+        `on_line` is called from another thread.
+
+        Raises:
+            InstallError: `tool.missing`.
+        """
+        process = _popen(argv, stdin=stdin, stdout=stdout, environment=None, purpose=purpose)
+        return Program(process, argv[0], _where(purpose, shlex.join(argv)), self.on_line)
 
     def _attend(
         self, process: subprocess.Popen[bytes], deadline: float, capture: bool
@@ -159,6 +169,100 @@ class Runner:
             if timed_out:
                 _kill_group(process)
         return captured.decode("utf-8", "backslashreplace"), kept, timed_out
+
+
+class Program:
+    """A program that runs beside us; `last_words` are the last lines it printed as errors."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        name: str,
+        where: str,
+        on_line: Callable[[str], None],
+    ) -> None:
+        self.last_words: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
+        self._process = process
+        self._name = name
+        self._where = where
+        self._on_line = on_line
+        self._listener = Thread(target=self._listen, name=f"errors of {name}", daemon=True)
+        self._listener.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _kill_group(self._process)
+        self._listener.join()
+
+    def end(self, timeout: float) -> int:
+        """Wait for its end; return its exit code, negative for a signal.
+
+        Raises:
+            InstallError: `command.timeout`; it still runs then.
+        """
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise fail(
+                "command.timeout",
+                f"{self._name} did not end within {format_seconds(timeout)}",
+                where=self._where,
+                hint="\n".join(self.last_words) or "it printed nothing",
+            ) from None
+        self._listener.join(timeout)
+        return code
+
+    def failure(self, code: int) -> InstallError:
+        """Make the error for its exit code."""
+        return _failed(self._name, code, self._where, self.last_words)
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - for the type checker
+        with self._process.stderr as stream:
+            # a "line" of a foreign program has no end: take it in pieces
+            while line := stream.readline(4096):
+                text = line.decode("utf-8", "backslashreplace").strip()
+                if text:
+                    self.last_words.append(text)
+                    self._on_line(text)
+
+
+def _popen(
+    argv: Sequence[str],
+    *,
+    stdin: int | IO[bytes],
+    stdout: int,
+    environment: Mapping[str, str] | None,
+    purpose: str,
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            env={**CLEAN_ENVIRONMENT, **(environment or {})},
+            cwd="/",
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise fail(
+            "tool.missing",
+            f"{argv[0]} is not installed here",
+            where=purpose or shlex.join(argv),
+            hint=f"add the package that holds {argv[0]} to the boot environment",
+        ) from None
+
+
+def _failed(name: str, code: int, where: str, last_words: Sequence[str]) -> InstallError:
+    return fail(
+        "command.failed",
+        f"{name} {_ended(code)}",
+        where=where,
+        hint="its last words:\n" + "\n".join(last_words) if last_words else "it printed nothing",
+    )
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,247 @@
+"""What an archive may do: every member is approved before GNU tar sees it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from installer.act.payload.archive import (
+    COMPONENT_LIMIT,
+    NAME_LIMIT,
+    Member,
+    Stream,
+    StreamEndError,
+    at,
+    next_member,
+    padding,
+    show,
+)
+from installer.act.payload.system import System
+from installer.model.errors import InstallError, fail
+from installer.model.units import format_bytes
+
+_FILE_BLOCK = 4096
+_INLINE_TARGET = 59
+"""ext4 keeps a symbolic link of up to 59 bytes in its inode (Documentation/filesystems/ext4)."""
+
+_HINT = "do not use this archive; make it again with tar -C ROOT -c . (never with -P)"
+
+_Kind = Literal["file", "symbolic link", "directory"]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a whole archive holds; sizes in bytes, `usage` by mount point."""
+
+    unpacked_size: int
+    entries: int
+    usage: Mapping[str, int]
+    toplevel: str
+
+
+class Vetting:
+    """Knows what the archive made so far, and refuses what may not follow."""
+
+    def __init__(self, capacity: Mapping[str, int], *, count_on: bool) -> None:
+        """Take bytes by mount point; with `count_on`, an archive that does not fit is read on
+        to say by how much, until it is twice too large."""
+        self.usage = dict.fromkeys(capacity, 0)
+        self._capacity = dict(capacity)
+        self._slack = 2 if count_on else 1
+        self._mounts = sorted(
+            ((mount.strip("/").encode(), mount) for mount in capacity),
+            key=lambda row: len(row[0]),
+            reverse=True,
+        )
+        # Keyed by hash(name), which is keyed by a secret of this process: a large system has
+        # hundreds of thousands of names, and a number takes a fraction of the memory of a path.
+        self._made: dict[int, _Kind] = {}
+        self._folder = b""
+        self._folder_mount = self._mount_of(b"")
+
+    def approve(self, member: Member) -> bytes:
+        """Return the member's name without `./` and the like, or refuse it.
+
+        Raises:
+            InstallError: `payload.hostile`, `payload.format` or `payload.too-large`.
+        """
+        name = self._clean(member.name, member)
+        folder, _, _ = name.rpartition(b"/")
+        if name and folder != self._folder:
+            self._through(folder, member)
+            self._folder, self._folder_mount = folder, self._mount_of(folder)
+        kind = self._kind(member)
+        if not name and kind != "directory":
+            raise _hostile(member, "would replace the root of the system")
+        key = hash(name)
+        before = self._made.get(key)
+        if before is not None and "symbolic link" in (before, kind):
+            raise _hostile(member, f"comes a second time: first as {before}, now as {kind}")
+        if before is not None and before != kind:
+            raise _odd(member, f"comes a second time: first as {before}, now as {kind}")
+        self._made[key] = kind
+        self._count(member, name)
+        return name
+
+    def too_large(self) -> InstallError | None:
+        """Say what does not fit, if anything."""
+        over = {
+            mount: self.usage[mount] - limit
+            for mount, limit in self._capacity.items()
+            if self.usage[mount] > limit
+        }
+        if not over:
+            return None
+        return fail(
+            "payload.too-large",
+            "; ".join(
+                f"the unpacked payload needs {format_bytes(self.usage[mount])} on {mount}, "
+                f"which takes {format_bytes(self._capacity[mount])}: "
+                f"{'' if self._complete else 'at least '}{format_bytes(count)} too much"
+                for mount, count in over.items()
+            ),
+            where="disks",
+            hint="make the file system larger, or the payload smaller",
+        )
+
+    _complete = False
+
+    def complete(self) -> None:
+        """Say that the whole archive was seen. Raises InstallError: `payload.too-large`."""
+        self._complete = True
+        if error := self.too_large():
+            raise error
+
+    def _clean(self, path: bytes, member: Member) -> bytes:
+        if path.startswith(b"/"):
+            raise _hostile(member, f"has the absolute path {show(path)}")
+        if not path or len(path) > NAME_LIMIT:
+            raise _odd(member, f"has a name of {len(path)} bytes (1 to {NAME_LIMIT} are possible)")
+        if path.endswith(b"/") and member.kind != "directory":
+            # BSD's old way to mark a folder, which GNU tar still follows
+            raise _odd(member, f"is a {member.kind} with a slash at the end")
+        parts = path.split(b"/")
+        if b".." in parts:
+            raise _hostile(member, f"leads through .. ({show(path)})")
+        if b"" in parts or b"." in parts:
+            parts = [part for part in parts if part not in (b"", b".")]
+        if any(len(part) > COMPONENT_LIMIT for part in parts):
+            raise _odd(member, f"has a part of more than {COMPONENT_LIMIT} bytes")
+        return b"/".join(parts)
+
+    def _through(self, folder: bytes, member: Member) -> None:
+        """Refuse a path that leads through a link; remember the folders that it implies."""
+        while folder:
+            key = hash(folder)
+            kind = self._made.setdefault(key, "directory")
+            if kind == "symbolic link":
+                raise _hostile(
+                    member, f"leads through {show(folder)}, a symbolic link of the archive"
+                )
+            if kind != "directory":
+                raise _odd(member, f"leads through {show(folder)}, a {kind} of the archive")
+            folder = folder.rpartition(b"/")[0]
+
+    def _kind(self, member: Member) -> _Kind:
+        if member.kind == "hard link":
+            target = self._clean(member.target, member)
+            self._through(target.rpartition(b"/")[0], member)
+            kind = self._made.get(hash(target))
+            # Nix's store optimiser links symbolic links too
+            if kind is None or kind == "directory":
+                raise _hostile(
+                    member,
+                    f"is a hard link to {show(member.target)}, which is no earlier file of "
+                    "the archive",
+                )
+            return kind
+        if member.kind == "symbolic link" and (
+            not member.target or len(member.target) > NAME_LIMIT
+        ):
+            raise _odd(member, f"is a symbolic link to {len(member.target)} bytes")
+        return member.kind
+
+    def _mount_of(self, name: bytes) -> str | None:
+        for prefix, mount in self._mounts:
+            if not prefix or name == prefix or name.startswith(prefix + b"/"):
+                return mount
+        return None
+
+    def _count(self, member: Member, name: bytes) -> None:
+        mount = self._folder_mount
+        size = 0
+        if member.kind == "file":
+            size = member.stored + -member.stored % _FILE_BLOCK
+        elif member.kind == "directory":
+            size, mount = _FILE_BLOCK, self._mount_of(name)
+        elif member.kind == "symbolic link" and len(member.target) > _INLINE_TARGET:
+            size = _FILE_BLOCK
+        if mount is None:
+            return
+        self.usage[mount] += size
+        if self.usage[mount] > self._slack * self._capacity[mount]:
+            error = self.too_large()
+            assert error is not None  # noqa: S101 - for the type checker
+            raise error
+
+
+def vet(
+    stream: Stream, capacity: Mapping[str, int], toplevel: str | None, *, count_on: bool
+) -> Contents:
+    """Read an archive to its end; forward each member after it was approved.
+
+    Raises:
+        InstallError: `payload.format`, `payload.truncated`, `payload.hostile`,
+            `payload.too-large` or `payload.not-nixos`.
+    """
+    vetting = Vetting(capacity, count_on=count_on)
+    system = System(toplevel)
+    entries = unpacked = 0
+    name = b""
+    try:
+        while (member := next_member(stream)) is not None:
+            name = vetting.approve(member)
+            system.saw(name, member.kind)
+            entries += 1
+            unpacked += member.stored
+            stream.approve()
+            stream.skip(member.stored + padding(member.stored))
+        stream.approve()
+    except StreamEndError:
+        raise fail(
+            "payload.truncated",
+            "the archive ends in the middle"
+            + (f", in or after {show(name)}" if name else "")
+            + ": its end-of-archive marker is missing",
+            where=at(stream.offset),
+            hint="make the archive again, or copy it to the server again",
+        ) from None
+    while piece := stream.rest():
+        if piece.strip(b"\0"):
+            offset = stream.offset - len(piece.lstrip(b"\0"))
+            raise fail(
+                "payload.format",
+                "something other than zeros follows the end of the archive "
+                "(a second archive, or a damaged header)",
+                where=at(offset),
+                hint="make the archive again, in one piece",
+            )
+    vetting.complete()
+    return Contents(unpacked, entries, vetting.usage, system.check())
+
+
+def _hostile(member: Member, what: str) -> InstallError:
+    return fail(
+        "payload.hostile",
+        f"the archive's member {show(member.name)} {what}",
+        where=at(member.offset),
+        hint=_HINT,
+    )
+
+
+def _odd(member: Member, what: str) -> InstallError:
+    return fail(
+        "payload.format",
+        f"the archive's member {show(member.name)} {what}",
+        where=at(member.offset),
+        hint="make the archive again",
+    )
