@@ -1,0 +1,127 @@
+"""Everything that can be seen of this machine, as one `Facts`."""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from installer.model.facts import Dmi, Facts, Firmware
+from installer.model.filesystems import FILESYSTEMS, SWAP
+from installer.observe import disks, kernel, lease, nics
+
+SEARCH_PATH = (
+    "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+"""Where programs are looked for: the same folders in which they are found when they are run."""
+
+TOOLS = (
+    *sorted({filesystem.tool for filesystem in (*FILESYSTEMS.values(), SWAP)}),
+    *("wipefs", "sfdisk", "blkid", "udevadm", "mount", "umount", "swapon", "swapoff"),
+    *("chroot", "tar", "gzip", "xz", "zstd", "efibootmgr"),
+)
+"""Programs that an installation may need; which it does need is decided with the plan."""
+
+
+def look(
+    root: Path = Path("/"),
+    *,
+    udev: disks.UdevProperties | None = None,
+    include: Iterable[str] = (),
+) -> Facts:
+    """Look at this machine; see `look_with_warnings`."""
+    return look_with_warnings(root, udev=udev, include=include)[0]
+
+
+def look_with_warnings(
+    root: Path = Path("/"),
+    *,
+    udev: disks.UdevProperties | None = None,
+    include: Iterable[str] = (),
+) -> tuple[Facts, tuple[str, ...]]:
+    """Look at this machine and change nothing.
+
+    Args:
+        root: a tree with proc, sys and run in it; of a saved one, programs are looked for too.
+        udev: udev's database, where it is not that of this machine.
+        include: nodes that count as disks although they are none (/dev/loop0).
+
+    Returns:
+        what was seen, and what was left out of it and why.
+    """
+    if udev is None:
+        udev = disks.udev_properties() if root == Path("/") else {}
+    arguments, _ = kernel.read(root)
+    leases, warnings = lease.read_leases_with_warnings(root)
+    facts = Facts(
+        version=1,
+        firmware=firmware(root),
+        architecture=_line(root / "proc/sys/kernel/arch") or os.uname().machine,
+        kernel=_line(root / "proc/sys/kernel/osrelease") or "unknown",
+        memory=_memory(root),
+        entropy=secrets.token_hex(16),
+        dmi=_dmi(root),
+        disks=disks.look(root, udev=udev, include=include),
+        nics=nics.look(root, udev=udev),
+        leases=leases,
+        boot_mac=arguments.boot_mac,
+        tools=_tools(root),
+        kernel_arguments=arguments.shown(),
+    )
+    return facts, warnings
+
+
+def firmware(root: Path = Path("/")) -> Firmware:
+    """How this machine booted: the kernel makes /sys/firmware/efi only under UEFI."""
+    return "uefi" if (root / "sys/firmware/efi").is_dir() else "bios"
+
+
+def _line(path: Path) -> str | None:
+    try:
+        text = path.read_bytes().decode("utf-8", "replace").strip("\0 \t\r\n")
+    except OSError:
+        return None
+    return text or None
+
+
+def _memory(root: Path) -> int:
+    """Bytes of RAM that the kernel manages (proc_meminfo(5): kB are KiB)."""
+    match = re.search(r"^MemTotal: *([0-9]+) kB$", _line(root / "proc/meminfo") or "", re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
+
+
+_FILLERS = re.compile(
+    r"to be filled by o\.?e\.?m\.?|default string|not (?:specified|applicable|available)"
+    r"|system (?:serial number|manufacturer|product name)|none|n/?a|unknown|x+|0?123456789|[0-]+|[f-]+"
+    # the UUID of every board whose maker kept AMI's example
+    r"|03000200-0400-0500-0006-000700080009",
+    re.IGNORECASE,
+)
+"""What vendors leave in SMBIOS fields that they did not fill: it identifies nothing."""
+
+
+def _dmi(root: Path) -> Dmi:
+    folder = root / "sys/class/dmi/id"
+
+    def field(name: str) -> str | None:
+        text = _line(folder / name)
+        return None if text is None or _FILLERS.fullmatch(text) else text
+
+    uuid = field("product_uuid")
+    return Dmi(
+        vendor=field("sys_vendor"),
+        product=field("product_name"),
+        serial=field("product_serial"),
+        uuid=uuid.lower() if uuid else None,
+    )
+
+
+def _tools(root: Path) -> dict[str, str]:
+    path = ":".join(str(root / folder.lstrip("/")) for folder in SEARCH_PATH.split(":"))
+    found = {}
+    for name in TOOLS:
+        where = shutil.which(name, path=path)
+        if where is not None:
+            found[name] = f"/{Path(where).relative_to(root)}"
+    return found
