@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from lab import disk, tiny
+from lab import accel, disk, process, tiny
 from lab.bench import Bench
 from lab.console import ConsoleError
 from lab.http import Fault, HttpServer
@@ -35,6 +38,10 @@ boot
 """
 
 
+def test_the_probe_of_an_accelerator_believes_what_works() -> None:
+    assert accel.boots("tcg", 60)
+
+
 def publish_tiny(web: HttpServer, init: str = ASK) -> str:
     web.publish("/vmlinuz", tiny.vmlinuz())
     web.publish("/initrd", tiny.initrd(init))
@@ -58,10 +65,7 @@ def test_boots_over_ipxe_and_http_and_then_without_the_network(
 
     asked = len(bench.web.requests)
     again = bench.boot(vm.without_network_boot())
-    nothing = {"bios": "No bootable device", "uefi": "No bootable option or device"}[firmware]
-    again.console.expect(nothing, 60)
-    assert "iPXE" not in again.console.text
-    assert "PXE" not in again.console.text
+    again.console.expect({"bios": "No bootable device", "uefi": "BdsDxe: .*Shell"}[firmware], 60)
     assert len(bench.web.requests) == asked
 
 
@@ -172,9 +176,83 @@ def test_disks_are_seen_as_described(bench: Bench) -> None:
     assert [one == two for one, two in zip(before, after, strict=True)] == [False, *[True] * 4]
 
 
-def test_a_transfer_dies_with_its_server(bench: Bench) -> None:
+def test_a_transfer_dies_with_its_server_and_comes_back(bench: Bench) -> None:
     bootfile = publish_tiny(bench.web)
-    bench.web.fail("/initrd", Fault(cut_after=100_000))
+    bench.web.publish(
+        "/boot.ipxe", IPXE.replace("initrd initrd", ":again\ninitrd initrd || goto again")
+    )
+    bench.web.fail("/initrd", Fault(stall_after=100_000))
     machine = bench.boot(Vm(nics=(Nic(UserNetwork(bootfile=bootfile)),)))
-    machine.console.expect(r"initrd\.\.\. .*(Error|Connection|reset|error).*", 60)
-    assert bench.web.wait_for_request("/initrd", 0, sent=100_000).complete is False
+    bench.web.wait_for_request("/initrd", 60, sent=100_000)
+    bench.web.stop()
+    machine.console.expect(r"initrd\.\.\. .*(Connection|reset|error).*", 60)
+    bench.web.heal("/initrd")
+    bench.web.start()
+    machine.console.expect(r"LAB-QUESTION", 60)
+    bench.web.wait_for_request("/initrd", 0, complete=True)
+
+
+def test_a_saved_state_goes_on_with_another_disk(bench: Bench) -> None:
+    kernel = Kernel(tiny.vmlinuz(), tiny.initrd(ASK))
+    first = Vm("first", kernel=kernel, disks=(bench.disk("64M"),), nics=(Nic(),))
+    machine = bench.boot(first)
+    machine.console.expect("LAB-QUESTION", 60)
+    state = bench.folder / "state"
+    machine.save(state)
+    machine.kill()
+    for name in ("second", "third"):
+        again = bench.boot(replace(first, name=name, disks=(bench.disk("64M"),)), state=state)
+        again.console.send_line(name)
+        again.console.expect(f"LAB-ANSWER {name}", 20)
+        assert again.wait_for_exit(20) == "reboot"
+
+
+OWN_DISK = """
+echo "LAB-OWN $(cat /proc/cmdline)"
+poweroff -f
+"""
+VARIABLES = "/sys/firmware/efi/efivars"
+GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
+
+def test_nvram_survives_a_reboot_and_boots_the_disk(bench: Bench) -> None:
+    target = bench.disk("128M", bus="nvme", serial="N-1")
+    partition = make_esp(target.image, tiny.vmlinuz(), tiny.initrd(OWN_DISK))
+    option = load_option(partition, r"\vmlinuz.efi", r"console=ttyS0 initrd=\initrd own=1")
+    encoded = "".join(f"\\x{byte:02x}" for byte in option)
+    install = f"""
+mount -t efivarfs efivarfs {VARIABLES}
+printf '{encoded}' >{VARIABLES}/Boot0042-{GLOBAL}
+printf '\\7\\0\\0\\0\\x42\\0' >{VARIABLES}/BootOrder-{GLOBAL}
+reboot -f
+"""
+    vm = Vm(firmware="uefi", disks=(target,), nics=(Nic(UserNetwork(bootfile=bench.web.base)),))
+    kernel = Kernel(tiny.vmlinuz(), tiny.initrd(install, ["efivarfs"]))
+    assert bench.boot(replace(vm, kernel=kernel)).wait_for_exit(90) == "reboot"
+    machine = bench.boot(vm.without_network_boot())
+    machine.console.expect(r"LAB-OWN .*own=1", 60)
+    assert machine.wait_for_exit(20) == "poweroff"
+    assert bench.web.requests == []
+
+
+def make_esp(image: Path, kernel: Path, initrd: Path) -> disk.Partition:
+    process.run(["sfdisk", str(image)], stdin=b"label: gpt\nstart=2048, size=200000, type=uefi\n")
+    (partition,) = disk.table(image).partitions
+    at = ("-i", f"{image}@@{partition.start}")
+    process.run(["mformat", *at, "-T", "200000", "::"])
+    process.run(["mcopy", *at, str(kernel), "::/vmlinuz.efi"])
+    process.run(["mcopy", *at, str(initrd), "::/initrd"])
+    assert disk.list_fat(image, partition) == ["/initrd", "/vmlinuz.efi"]
+    return partition
+
+
+def load_option(partition: disk.Partition, file: str, arguments: str) -> bytes:
+    """A boot entry as efivarfs takes it: UEFI 2.10, 3.1.3, 10.3.5.1 (HD) and 10.3.5.4 (file)."""
+    sectors = (partition.start // 512, partition.size // 512)
+    guid = uuid.UUID(partition.uuid).bytes_le
+    path = struct.pack("<BBHIQQ16sBB", 4, 1, 42, partition.number, *sectors, guid, 2, 2)
+    name = (file + "\0").encode("utf-16-le")
+    path += struct.pack("<BBH", 4, 4, 4 + len(name)) + name + bytes.fromhex("7fff0400")
+    described = "Own disk\0".encode("utf-16-le")
+    arguments_utf16 = (arguments + "\0").encode("utf-16-le")
+    return struct.pack("<IIH", 7, 1, len(path)) + described + path + arguments_utf16

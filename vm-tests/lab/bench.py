@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -23,17 +23,20 @@ class Bench:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.machines: list[Machine] = []
+        self.servers: list[HttpServer] = []
         self._stack = ExitStack()
         self._disks = 0
 
     @cached_property
     def web(self) -> HttpServer:
         """An HTTP server on the host's loopback, for machines on a UserNetwork."""
-        return self._stack.enter_context(HttpServer(UserNetwork()))
+        return self.web_on(UserNetwork())
 
     def web_on(self, network: Network) -> HttpServer:
         """An HTTP server on another network."""
-        return self._stack.enter_context(HttpServer(network))
+        server = self._stack.enter_context(HttpServer(network))
+        self.servers.append(server)
+        return server
 
     def nfs(self, directory: Path, network: Network) -> NfsServer:
         """An NFS server for a directory, on the given network."""
@@ -49,11 +52,26 @@ class Bench:
         image = disk.create(self.folder / f"disk{self._disks}.img", size, canary=canary)
         return Disk(image, **seen_as)
 
-    def boot(self, vm: Vm, *, on_bytes: Callable[[bytes], None] | None = None) -> Machine:
+    def boot(
+        self,
+        vm: Vm,
+        *,
+        on_bytes: Callable[[bytes], None] | None = None,
+        state: Path | None = None,
+    ) -> Machine:
         """Switch a machine on; it is killed when the bench is left, if it still runs."""
-        machine = Machine(vm, self.folder, on_bytes=on_bytes)
+        machine = Machine(vm, self.folder, on_bytes=on_bytes, state=state)
         self.machines.append(machine)
         return self._stack.enter_context(machine)
+
+    def findings(self) -> Iterator[tuple[str, str]]:
+        """Title and text of all that helps to understand a failure."""
+        for machine in self.machines:
+            yield f"QEMU of {machine.vm.name} ({machine.qemu_log})", machine.said()
+            for console in machine.consoles:
+                yield f"{console.name} ({console.log})", console.tail()
+        for server in self.servers:
+            yield f"requests to {server.base}", server.describe()
 
     def __enter__(self) -> Self:
         return self

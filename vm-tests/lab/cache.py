@@ -21,6 +21,13 @@ def root() -> Path:
     return folder
 
 
+def folder(name: str) -> Path:
+    """A folder for downloads that a builder reuses and checks itself."""
+    kept = root() / name
+    kept.mkdir(exist_ok=True)
+    return kept
+
+
 def key(inputs: Sequence[Path | str]) -> str:
     """A hash of parameters (str) and of files (Path: names, modes and contents; folders deeply).
 
@@ -48,16 +55,16 @@ def build(name: str, inputs: Sequence[Path | str], make: Callable[[Path], None])
     The product (file or folder) is renamed into place when it is complete, and a second process
     that wants the same waits for the first.
     """
-    folder = root()
-    product = folder / f"{name}-{key(inputs)}"
+    parent = root()
+    product = parent / f"{name}-{key(inputs)}"
     if product.exists():
         return product
-    with _locked(folder / f"{product.name}.lock"):
+    with _locked(parent / f"{product.name}.lock"):
         if product.exists():
             return product
         print(f"cache: building {product.name} …", file=sys.stderr, flush=True)
         began = time.monotonic()
-        partial = folder / f"{product.name}.partial"
+        partial = parent / f"{product.name}.partial"
         _remove(partial)
         try:
             make(partial)

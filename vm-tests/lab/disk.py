@@ -159,13 +159,14 @@ def list_ext4(image: Path, partition: Partition, path: str) -> list[str]:
 
 @contextmanager
 def loop_device(
-    image: Path, sector: int = 512, partition: Partition | None = None
+    image: Path, sector: int = 512, partition: Partition | None = None, *, writable: bool = False
 ) -> Iterator[Path]:
-    """A read-only loop device over an image or one of its partitions. Needs root."""
+    """A loop device over an image or one of its partitions. Needs root."""
     window = (
         ["--offset", str(partition.start), "--sizelimit", str(partition.size)] if partition else []
     )
-    argv = ["losetup", "--find", "--show", "--read-only", "--sector-size", str(sector), *window]
+    mode = [] if writable else ["--read-only"]
+    argv = ["losetup", "--find", "--show", *mode, "--sector-size", str(sector), *window]
     device = process.run([*argv, str(image)]).decode().strip()
     try:
         yield Path(device)

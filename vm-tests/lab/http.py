@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -145,6 +147,14 @@ class HttpServer:
         with self._changed:
             return list(self._state.reports)
 
+    def describe(self, last: int = 40) -> str:
+        """The last requests for people, one a line, with seconds since the server was made."""
+        return "\n".join(
+            f"  {one.began:8.3f} s {one.method} {one.path} {one.range or ''} "
+            f"-> {one.status}, {one.sent} bytes" + ("" if one.done else " …")
+            for one in self.requests[-last:]
+        )
+
     def wait_for_request(
         self,
         path: str,
@@ -152,11 +162,13 @@ class HttpServer:
         *,
         sent: int = 0,
         complete: bool = False,
+        done: bool = False,
         method: str | None = None,
     ) -> Request:
         """The first request for `path` (a regex that matches all of it), already made or awaited.
 
-        `sent` waits until so many body bytes went out, `complete` for all of them.
+        `sent` waits until so many body bytes went out, `complete` for all of them, `done` for the
+        end of the transfer, good or bad.
         Raises TimeoutError, which lists what was asked for instead.
         """
 
@@ -169,12 +181,14 @@ class HttpServer:
                     and method in (None, one.method)
                     and one.sent >= sent
                     and (one.complete or not complete)
+                    and (one.done or not done)
                 ),
                 None,
             )
 
         wanted = f"a request for {path}" + (f" with {sent} bytes sent" if sent else "")
-        return self._wait(find, deadline_s, wanted + (", complete" if complete else ""))
+        wanted += ", complete" if complete else ", done" if done else ""
+        return self._wait(find, deadline_s, wanted)
 
     def wait_for_report(
         self, match: Callable[[dict[str, Any]], bool], deadline_s: float
@@ -216,12 +230,9 @@ class HttpServer:
                 found = find()
                 assert found is not None
                 return found
-            log = "\n".join(
-                f"  {one.began:8.3f} s {one.method} {one.path} {one.range or ''} "
-                f"-> {one.status}, {one.sent} bytes" + ("" if one.done else " …")
-                for one in self._state.requests[-40:]
-            )
-        raise TimeoutError(f"waited {deadline_s:g} s for {wanted}; requests so far:\n{log}")
+        raise TimeoutError(
+            f"waited {deadline_s:g} s for {wanted}; requests so far:\n{self.describe()}"
+        )
 
     async def _start(self, web_socket: Any) -> None:
         app = web.Application(client_max_size=16 << 20)
@@ -243,7 +254,7 @@ class HttpServer:
         for connection in list(server.connections) if server else []:
             transport = connection.transport
             if isinstance(transport, asyncio.Transport):
-                transport.abort()
+                _reset(transport)
         await runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -373,7 +384,7 @@ class HttpServer:
         if not isinstance(transport, asyncio.Transport):
             return
         if fault.reset:
-            transport.abort()
+            _reset(transport)
             return
         transport.close()
 
@@ -397,3 +408,10 @@ class HttpServer:
             for name, value in changes.items():
                 setattr(entry, name, value)
             self._changed.notify_all()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    # Closing sends RST, and drops what was not yet sent, only without lingering (socket(7)).
+    line: socket.socket = transport.get_extra_info("socket")
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Collection
 from typing import Any
 
 from qemu.qmp import EventListener, QMPClient, QMPError, Runstate
@@ -38,14 +39,30 @@ class Qmp:
             self._client.execute(command, arguments), deadline_s, f"QMP command {command}"
         )
 
-    def wait_for_event(self, name: str, deadline_s: float) -> dict[str, Any]:
-        """The next event of this name that nobody has waited for yet. Raises TimeoutError."""
+    def send_descriptor(self, name: str, descriptor: int) -> None:
+        """Give QEMU an open file under a name, for arguments like "fd:name"."""
+
+        async def send() -> None:
+            self._client.send_fd_scm(descriptor)
+            await self._client.execute("getfd", {"fdname": name})
+
+        background.run(send(), 10, "QEMU to take a file descriptor")
+
+    def wait_for_event(
+        self, name: str, deadline_s: float, **data: Collection[object]
+    ) -> dict[str, Any]:
+        """The next event of this name whose data has one of the given values in each field.
+
+        Events that are passed over here are still in `events`. Raises TimeoutError.
+        """
 
         async def heard() -> dict[str, Any]:
             while True:
-                event = await self._heard.get()
-                if event["event"] == name:
-                    return dict(event)
+                event: dict[str, Any] = dict(await self._heard.get())
+                if event["event"] == name and all(
+                    event["data"].get(field) in values for field, values in data.items()
+                ):
+                    return event
 
         return background.run(heard(), deadline_s, f"QMP event {name}")
 

@@ -7,6 +7,7 @@ name in the same folder again is the same machine switched on again.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import time
@@ -18,7 +19,7 @@ from typing import Any, Literal, Self
 
 from lab import process
 from lab.accel import OVMF_CODE, Accelerator, accelerator, arguments
-from lab.console import Console
+from lab.console import KERNEL_PANIC, Console
 from lab.network import Attachment, UserNetwork, options
 from lab.qmp import Qmp
 
@@ -27,6 +28,9 @@ Ending = Literal["reboot", "poweroff", "killed", "crashed"]
 BootDevice = Literal["disk", "network"]
 
 OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+
+# What firmware says when it turns to the network: iPXE's ROM, OVMF's PXE and HTTP boot.
+NETWORK_BOOT = r"^iPXE .*|>>Start (PXE|HTTP Boot) over IP.*|Booting from ROM.*"
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class Wiring:
     qmp_fd: int
     serial_fds: tuple[int, ...]
     nvram: Path | None = None
+    state_fd: int | None = None
 
 
 def argv(vm: Vm, wiring: Wiring) -> list[str]:
@@ -133,9 +138,10 @@ def argv(vm: Vm, wiring: Wiring) -> list[str]:
         *("-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}", "-mon", "chardev=qmp,mode=control"),
         *_serial(wiring.serial_fds),
         *("-device", "virtio-rng-pci", *_smbios(vm), *_fw_cfg(vm), *_buses(vm.disks)),
-        *(part for number, disk in enumerate(vm.disks) for part in _disk(disk, number)),
+        *(part for number, disk in enumerate(vm.disks) for part in _disk(vm, disk, number)),
         *(part for number, nic in enumerate(vm.nics) for part in _nic(vm, nic, number)),
         *vm.extra,
+        *(("-incoming", f"fd:{wiring.state_fd}") if wiring.state_fd is not None else ()),
     ]
 
 
@@ -181,7 +187,7 @@ def _smbios(vm: Vm) -> list[str]:
 def _fw_cfg(vm: Vm) -> list[str]:
     items = list(vm.fw_cfg)
     if vm.firmware == "uefi" and "network" not in vm.boot:
-        # OvmfPkg/RUNTIME_CONFIG.md: without these the PXE entries come back with each NIC found.
+        # OvmfPkg/RUNTIME_CONFIG.md: no PXE entries are made for the NICs that are found.
         items += [(f"opt/org.tianocore/IPv{version}PXESupport", "n") for version in (4, 6)]
     return [
         part for name, value in items for part in ("-fw_cfg", options(f"name={name}", string=value))
@@ -202,7 +208,7 @@ def _buses(disks: Sequence[Disk]) -> list[str]:
     ]
 
 
-def _disk(disk: Disk, number: int) -> list[str]:
+def _disk(vm: Vm, disk: Disk, number: int) -> list[str]:
     # The guest's flushes are ignored: the images need to outlive QEMU, not the host.
     backend: dict[str, Any] = {
         "driver": "raw",
@@ -212,42 +218,26 @@ def _disk(disk: Disk, number: int) -> list[str]:
         "discard": "unmap",
         "file": {"driver": "file", "filename": str(disk.image), "cache": {"no-flush": True}},
     }
-    sizes = {"logical_block_size": disk.sector, "physical_block_size": max(disk.sector, 512)}
-    drive = {"drive": f"disk{number}", "id": f"drive{number}"}
+    common: dict[str, Any] = {"drive": f"disk{number}", "id": f"drive{number}"}
+    if vm.firmware == "uefi" and "network" not in vm.boot:
+        # OVMF then takes everything else that is a device out of the NVRAM's BootOrder, and keeps
+        # the order of the entries that lie on a disk (OvmfPkg, QemuBootOrderLib). Its HTTP boot
+        # has no switch of its own.
+        common["bootindex"] = number
+    sizes = {"logical_block_size": disk.sector, "physical_block_size": disk.sector}
     serial = {"serial": disk.serial}
     identity = {**serial, "wwn": disk.wwn, **_rotation(disk)}
-    by_bus: dict[Bus, list[dict[str, Any]]] = {
-        "virtio": [{"driver": "virtio-blk-pci", **drive, **serial, **sizes}],
-        "nvme": [
-            # QEMU refuses an NVMe controller without a serial number.
-            {"driver": "nvme", "id": f"nvme{number}", "serial": disk.serial or f"nvme{number}"},
-            {"driver": "nvme-ns", "bus": f"nvme{number}", **drive, **sizes},
-        ],
-        "sata": [
-            {
-                "driver": "ide-hd",
-                "bus": f"sata.{number}",
-                **drive,
-                **identity,
-                "model": disk.model,
-            }
-        ],
-        "scsi": [
-            {
-                "driver": "scsi-hd",
-                "bus": "scsi.0",
-                **drive,
-                **identity,
-                "product": disk.model,
-                **sizes,
-            }
-        ],
-        "usb": [{"driver": "usb-storage", "bus": "usb.0", **drive, **serial, **sizes}],
+    device: dict[Bus, dict[str, Any]] = {
+        "virtio": {"driver": "virtio-blk-pci", **common, **serial, **sizes},
+        # QEMU refuses an NVMe disk without a serial number.
+        "nvme": {"driver": "nvme", **common, "serial": disk.serial or f"nvme{number}", **sizes},
+        "sata": {"driver": "ide-hd", "bus": f"sata.{number}", **common, **identity}
+        | {"model": disk.model},
+        "scsi": {"driver": "scsi-hd", "bus": "scsi.0", **common, **identity, **sizes}
+        | {"product": disk.model},
+        "usb": {"driver": "usb-storage", "bus": "usb.0", **common, **serial, **sizes},
     }
-    return [
-        *("-blockdev", json.dumps(backend)),
-        *(part for device in by_bus[disk.bus] for part in ("-device", json.dumps(_given(device)))),
-    ]
+    return ["-blockdev", json.dumps(backend), "-device", json.dumps(_given(device[disk.bus]))]
 
 
 def _rotation(disk: Disk) -> dict[str, int | None]:
@@ -286,8 +276,9 @@ class Machine:
         *,
         accel: Accelerator | None = None,
         on_bytes: Callable[[bytes], None] | None = None,
+        state: Path | None = None,
     ) -> None:
-        """Switch the machine on.
+        """Switch the machine on, or go on from a saved `state` of the same description.
 
         Logs and NVRAM are kept in `folder`. `on_bytes` mirrors the first serial port.
         Raises ProcessError when QEMU does not start.
@@ -299,12 +290,15 @@ class Machine:
         stem = f"{vm.name}-{boot}"
         self.qemu_log = folder / f"{stem}.qemu.log"
         ours, theirs = zip(*(socket.socketpair() for _ in range(vm.serial_ports + 1)), strict=True)
+        state_fd = os.open(state, os.O_RDONLY | os.O_CLOEXEC) if state else None
         wiring = Wiring(
             accel=accel or accelerator(),
             qmp_fd=theirs[0].fileno(),
             serial_fds=tuple(end.fileno() for end in theirs[1:]),
             nvram=_nvram(vm, folder),
+            state_fd=state_fd,
         )
+        inherited = [end.fileno() for end in theirs] + ([] if state_fd is None else [state_fd])
         self.argv = argv(vm, wiring)
         prefix = next((nic.network.prefix for nic in vm.nics if nic.network.prefix), ())
         with self.qemu_log.open("wb") as output:
@@ -312,8 +306,10 @@ class Machine:
                 self.argv,
                 output.fileno(),
                 prefix=prefix,
-                pass_fds=[end.fileno() for end in theirs],
+                pass_fds=inherited,
             )
+        if state_fd is not None:
+            os.close(state_fd)
         for end in theirs:
             end.close()
         self.consoles = [
@@ -321,6 +317,7 @@ class Machine:
                 f"{stem} ttyS{number}",
                 end,
                 folder / f"{stem}.ttyS{number}.log",
+                fail_on=KERNEL_PANIC if "network" in vm.boot else (*KERNEL_PANIC, NETWORK_BOOT),
                 on_bytes=on_bytes if number == 0 else None,
                 started=self.started,
             )
@@ -330,9 +327,12 @@ class Machine:
         self._killed = False
         try:
             self.qmp.connect()
+            # What is typed while the state is loaded would be overwritten by it.
+            if state and self.qmp.execute("query-status")["status"] == "inmigrate":
+                self.qmp.wait_for_event("RESUME", 60)
         except (OSError, TimeoutError) as error:
             self.kill()
-            raise process.ProcessError(f"QEMU did not start: {error}\n{self._said()}") from error
+            raise process.ProcessError(f"QEMU did not start: {error}\n{self.said()}") from error
 
     @property
     def console(self) -> Console:
@@ -364,6 +364,23 @@ class Machine:
             return "poweroff"
         return "crashed"
 
+    def save(self, state: Path) -> None:
+        """Write memory and devices to a file; the machine is frozen afterwards.
+
+        Disks are no part of it: go on with disks of the same content as at this moment (a copy, or
+        an equally blank one). QEMU cannot save a machine with an NVMe disk. Guests that go on
+        from a state have a stale clock. Raises ProcessError, qemu.qmp.QMPError, TimeoutError.
+        """
+        events = {"capability": "events", "state": True}
+        self.qmp.execute("migrate-set-capabilities", {"capabilities": [events]})
+        self.qmp.execute("migrate-set-parameters", {"max-bandwidth": 1 << 40})
+        with state.open("xb") as file:
+            self.qmp.send_descriptor("state", file.fileno())
+            self.qmp.execute("migrate", {"uri": "fd:state"})
+            end = self.qmp.wait_for_event("MIGRATION", 120, status=("completed", "failed"))
+        if end["data"]["status"] == "failed":
+            raise process.ProcessError(f"{self.vm.name}: {self.qmp.execute('query-migrate')}")
+
     def kill(self) -> None:
         """Pull the plug. May be called at any time and again."""
         if self._process.returncode is None:
@@ -385,7 +402,8 @@ class Machine:
     ) -> None:
         self.kill()
 
-    def _said(self) -> str:
+    def said(self) -> str:
+        """What QEMU itself complained about."""
         return self.qemu_log.read_text(errors="replace").strip()
 
 

@@ -1,0 +1,24 @@
+"""The boot environment, as `netinstall image build` makes it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from lab import cache, process
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def folder() -> Path:
+    """vmlinuz, initrd, root.squashfs, image.json and root/ (for NFS). Needs root.
+
+    Built once for each state of the agent and of the hooks.
+    """
+
+    def build(output: Path) -> None:
+        argv = [sys.executable, "-m", "installer", "image", "build", "--output", str(output)]
+        process.run(["env", "-C", str(REPOSITORY), *argv], 1800)
+
+    inputs = ["installer", "initrd-hooks", "pyproject.toml"]
+    return cache.build("image", [REPOSITORY / name for name in inputs], build)
