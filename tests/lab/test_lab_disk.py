@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from lab import cache, disk, process, report, requirements
+from lab import cache, disk, process, report
 
 MIB = 1 << 20
 
@@ -89,7 +89,6 @@ def test_no_partition_table(image: Path) -> None:
 
 
 @pytest.mark.loop
-@requirements.needs("loop")
 def test_a_disk_with_4096_byte_sectors(image: Path) -> None:
     with disk.loop_device(image, 4096, writable=True) as device:
         process.run(["sfdisk", "--no-reread", str(device)], stdin=b"label: gpt\nsize=10M\n")
@@ -98,7 +97,6 @@ def test_a_disk_with_4096_byte_sectors(image: Path) -> None:
 
 
 @pytest.mark.loop
-@requirements.needs("loop")
 @pytest.mark.parametrize("filesystem", ["ext4", "xfs", "btrfs"])
 def test_a_file_system_is_mounted_as_the_machine_left_it(tmp_path: Path, filesystem: str) -> None:
     bare = disk.create(tmp_path / "fs.img", "310M")
@@ -148,6 +146,10 @@ def test_cache_builds_once_for_each_state_of_its_inputs(
     (source / "b").symlink_to("a")
     assert cache.build("thing", [source, "y"], make) not in (first, built[1])
     assert len(built) == 3
+
+    os.utime(first, (1, 1))
+    cache.build("thing", ["z"], make)
+    assert not first.exists()
 
 
 def test_cache_keeps_nothing_of_a_failed_build(

@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from lab import process, requirements
+from lab import process
 from lab.console import ConsoleError
 from lab.http import HttpServer
 from lab.network import Dhcp, Host, Namespace
 from lab.nfs import NfsServer
 
-pytestmark = [pytest.mark.root, requirements.needs("root")]
+pytestmark = pytest.mark.root
 
 MAC = "52:54:00:00:00:77"
 

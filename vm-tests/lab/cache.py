@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+_UNUSED_S = 2 * 24 * 3600
 
 
 def root() -> Path:
@@ -53,11 +56,13 @@ def build(name: str, inputs: Sequence[Path | str], make: Callable[[Path], None])
     """The product `name` of these inputs; `make` is called with a path to create it at if needed.
 
     The product (file or folder) is renamed into place when it is complete, and a second process
-    that wants the same waits for the first.
+    that wants the same waits for the first. Products of that name that nobody wanted for two days
+    are removed.
     """
     parent = root()
     product = parent / f"{name}-{key(inputs)}"
     if product.exists():
+        os.utime(product)
         return product
     with _locked(parent / f"{product.name}.lock"):
         if product.exists():
@@ -71,9 +76,18 @@ def build(name: str, inputs: Sequence[Path | str], make: Callable[[Path], None])
             partial.rename(product)
         finally:
             _remove(partial)
+        _forget_unused(parent, name)
         took = time.monotonic() - began
         print(f"cache: built {product.name} in {took:.1f} s", file=sys.stderr, flush=True)
     return product
+
+
+def _forget_unused(parent: Path, name: str) -> None:
+    # A boot image for each state of the agent would fill the disk within a day's work.
+    for path in parent.glob(f"{name}-*"):
+        known = re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{20}}", path.name)
+        if known and time.time() - path.stat().st_mtime > _UNUSED_S:
+            _remove(path)
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -26,12 +26,6 @@ def missing(marker: str) -> str | None:
     return None
 
 
-def needs(marker: str) -> pytest.MarkDecorator:
-    """For test files outside vm-tests: the skip that `skip_if_missing` does there."""
-    reason = missing(marker)
-    return pytest.mark.skipif(reason is not None, reason=reason or "")
-
-
 def skip_if_missing(item: pytest.Item) -> None:
     """For pytest_runtest_setup: skip a test that cannot run here, and say why."""
     for marker in item.iter_markers():
