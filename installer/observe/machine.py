@@ -93,7 +93,8 @@ def _memory(root: Path) -> int:
 
 _FILLERS = re.compile(
     r"to be filled by o\.?e\.?m\.?|default string|not (?:specified|applicable|available)"
-    r"|system (?:serial number|manufacturer|product name)|none|n/?a|unknown|x+|0?123456789|[0-]+|[f-]+"
+    r"|system (?:serial number|manufacturer|product name)|none|n/?a|unknown"
+    r"|x+|0?123456789|[0-]+|[f-]+"
     # the UUID of every board whose maker kept AMI's example
     r"|03000200-0400-0500-0006-000700080009",
     re.IGNORECASE,
