@@ -17,8 +17,9 @@ def folder() -> Path:
     """
 
     def build(output: Path) -> None:
-        argv = [sys.executable, "-m", "installer", "image", "build", "--output", str(output)]
-        process.run(["env", "-C", str(REPOSITORY), *argv], 1800)
+        netinstall = ["env", "-C", str(REPOSITORY), sys.executable, "-m", "installer"]
+        formats = ["--format", "squashfs", "nfs"]
+        process.run([*netinstall, "image", "build", "--output", str(output), *formats], 1800)
 
     inputs = ["installer", "initrd-hooks", "pyproject.toml"]
     return cache.build("image", [REPOSITORY / name for name in inputs], build)
