@@ -45,7 +45,7 @@ def look(
         InstallError: `payload.not-found` or `network.unreachable`.
     """
     if payload.url is None:
-        return _look_at_file(Path(payload.source))
+        return look_at_file(Path(payload.source))
     # requests takes seconds to import in an emulated machine, and a dry run may not need it
     import requests  # noqa: PLC0415
 
@@ -69,7 +69,8 @@ class TransientError(Exception):
     """The server answered, but with an error that may pass (RFC 9110, 15.6; RFC 6585, 4)."""
 
 
-def _look_at_file(path: Path) -> PayloadFacts:
+def look_at_file(path: Path) -> PayloadFacts:
+    """Ask the file system. Raises InstallError: `payload.not-found`."""
     hint = "is the share mounted in the boot environment, and payload.path right?"
     try:
         status = path.stat()
@@ -92,8 +93,9 @@ def _look_at_url(
         if response.status_code == 200:
             ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
             return PayloadFacts(shown, length(response.headers.get("Content-Length")), ranges)
-        if response.status_code in (404, 410):
-            raise refused(url, response.status_code)
+        error = refused(url, response.status_code)
+        if response.status_code in (404, 410) or isinstance(error, TransientError):
+            raise error
     # some servers refuse HEAD, and a signed URL may be signed for GET only
     with session.get(
         url, headers={**HEADERS, "Range": "bytes=0-0"}, timeout=timeouts, stream=True

@@ -75,7 +75,7 @@ class Stream:
     """Unpacked bytes with their offset, forwarded no earlier than they were approved."""
 
     def __init__(
-        self, read: Callable[[], bytes], forward: Callable[[memoryview], None] | None = None
+        self, read: Callable[[], bytes], forward: Callable[[memoryview], object] | None = None
     ) -> None:
         """Read pieces from `read`, which returns b"" at the end."""
         self._read = read

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import socket
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from installer.observe.payload import (
     delays,
     is_final,
     length,
+    look_at_file,
     reason,
     refused,
     unreachable,
@@ -85,26 +85,10 @@ class FileSource:
 
     def chunks(self) -> Iterator[bytes]:
         """See `Source`; raises `payload.not-found`, `payload.changed` or `device.io`."""
-        try:
-            stream = self._path.open("rb", buffering=0)
-        except OSError as error:
-            raise fail(
-                "payload.not-found",
-                f"{self._path}: {error.strerror}",
-                where="payload.path",
-                hint="is the share mounted in the boot environment, and payload.path right?",
-            ) from None
+        self.total = look_at_file(self._path).size
         done = 0
-        with stream:
+        with self._path.open("rb", buffering=0) as stream:
             before = os.fstat(stream.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise fail(
-                    "payload.not-found",
-                    f"{self._path} is no regular file",
-                    where="payload.path",
-                    hint="give the path of a tarball",
-                )
-            self.total = before.st_size
             while not self._stopped:
                 try:
                     chunk = stream.read(CHUNK)
