@@ -1,0 +1,61 @@
+"""A bounded queue of events between the installation and a sink that may be slow."""
+
+import threading
+from collections import deque
+
+from installer.model.events import AnyEvent, StepProgress
+
+
+class Backlog:
+    """Takes events without ever waiting; when it is full, progress is dropped first, then the
+    oldest: the end of the story matters most."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._events: deque[AnyEvent] = deque()
+        self._dropped = 0
+        self._finished = False
+        self._changed = threading.Condition()
+
+    def put(self, event: AnyEvent) -> None:
+        """Add an event."""
+        with self._changed:
+            if len(self._events) >= self._limit:
+                self._drop_one()
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def _drop_one(self) -> None:
+        self._dropped += 1
+        for index, event in enumerate(self._events):
+            if isinstance(event, StepProgress):
+                del self._events[index]
+                return
+        self._events.popleft()
+
+    def finish(self) -> None:
+        """Say that nothing more will come: `take` stops waiting."""
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will come."""
+        return self._finished
+
+    def take(self, most: int) -> tuple[list[AnyEvent], int]:
+        """Wait for events; return at most so many, and how many were dropped before them.
+
+        No events means that there will be none.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._events or self._finished)
+            taken = [self._events.popleft() for _ in range(min(most, len(self._events)))]
+            dropped, self._dropped = self._dropped, 0
+            return taken, dropped
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until nothing more will come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._finished, seconds)

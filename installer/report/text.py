@@ -1,0 +1,464 @@
+"""Facts, plans, failures and results as text for people. Pure: the same data, the same lines."""
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+
+from installer.model.errors import CODES, ExitCode
+from installer.model.events import Failed
+from installer.model.facts import Disk, Dmi, Facts, Nic
+from installer.model.filesystems import FILESYSTEMS, SWAP
+from installer.model.plan import (
+    CheckPayload,
+    EnableSwap,
+    InstallBootLoader,
+    MakeFilesystem,
+    MountFilesystem,
+    PartitionRef,
+    Plan,
+    RebuildSystem,
+    RegisterStore,
+    SetProfile,
+    Step,
+    UnpackPayload,
+    WipeDisk,
+    WriteFile,
+    WriteTable,
+)
+from installer.model.units import MIB, format_bytes, format_seconds
+from installer.model.urls import redacted
+from installer.report.lines import WIDTH, Line, Style, framed, labelled, neutral, table, wrap
+
+PARTITION_TYPES: Mapping[str, str] = {
+    # UEFI 2.10, table 5.7; GRUB manual, "BIOS installation"; UAPI group, Discoverable Partitions
+    "c12a7328-f81f-11d2-ba4b-00a0c93ec93b": "EFI system",
+    "21686148-6449-6e6f-744e-656564454649": "BIOS boot",
+    "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f": "swap",
+    "0fc63daf-8483-4772-8e79-3d69d8477de4": "Linux data",
+    "4f68bce3-e8cd-4db1-96e7-fbcaf984b709": "root (x86-64)",
+    "933ac7e1-2eb4-4f13-b844-0e14e2aef915": "home",
+    "3b8f8425-20e0-4f3b-907f-1a25a76f98e8": "srv",
+    "4d21b016-b534-45c2-a9fb-5c16e091fd2d": "var",
+}
+"""What people call the partition types that we write, by GUID in lower case."""
+
+_EXITS: Mapping[ExitCode, str] = {
+    ExitCode.ANSWERS: "the answer file or an argument",
+    ExitCode.HARDWARE: "this machine",
+    ExitCode.PAYLOAD: "the payload",
+    ExitCode.COMMAND: "a command",
+    ExitCode.NETWORK: "the network",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
+
+def _lines(texts: Iterable[str], style: Style = "") -> list[Line]:
+    return [Line(text, style) for text in texts]
+
+
+def header_text(version: str, facts: Facts) -> list[Line]:
+    """Which program stands on which machine: the first thing on a console."""
+    nic = facts.boot_nic
+    lease = facts.lease_of(nic) if nic is not None else None
+    network = "no interface is known to have booted"
+    if nic is not None:
+        network = f"{nic.name} {nic.mac}" + (
+            f", {lease.address}" + (f" via {lease.gateway}" if lease.gateway else "")
+            if lease is not None
+            else ", no lease"
+        )
+    rows = [
+        ("machine", machine_text(facts.dmi)),
+        (
+            "firmware",
+            (
+                f"{facts.firmware.upper()}, {facts.architecture}, "
+                f"{format_bytes(facts.memory)} memory, Linux {facts.kernel}"
+            ),
+        ),
+        ("booted by", network),
+    ]
+    return [
+        Line(f"netinstall {neutral(version)}: unattended NixOS installation", "title"),
+        *_lines(labelled(rows, indent="  ")),
+    ]
+
+
+def machine_text(dmi: Dmi) -> str:
+    """Vendor, product and serial number of a machine, as far as its firmware tells."""
+    words = " ".join(word for word in (dmi.vendor, dmi.product) if word) or "unknown machine"
+    return f"{words}, serial {dmi.serial}" if dmi.serial else words
+
+
+def facts_text(facts: Facts, *, tools: Iterable[str] = ()) -> list[Line]:
+    """Everything that was seen, for `netinstall probe`.
+
+    Args:
+        facts: what was seen.
+        tools: further programs that were looked for; those of the file systems always are.
+    """
+    lines = [
+        Line("MACHINE", "title"),
+        *_lines(
+            labelled(
+                [
+                    ("machine", machine_text(facts.dmi)),
+                    ("uuid", facts.dmi.uuid or ""),
+                    ("firmware", facts.firmware.upper()),
+                    ("system", f"Linux {facts.kernel} on {facts.architecture}"),
+                    ("memory", format_bytes(facts.memory)),
+                ],
+                indent="  ",
+            )
+        ),
+        Line(),
+        Line(f"DISKS ({len(facts.disks)})", "title"),
+        *_disks(facts.disks),
+        Line(),
+        Line(f"NETWORK INTERFACES ({len(facts.nics)})", "title"),
+        *_nics(facts),
+    ]
+    arguments = [(name, redacted(value)) for name, value in sorted(facts.kernel_arguments.items())]
+    if arguments:
+        lines += [Line(), Line("KERNEL ARGUMENTS", "title")]
+        lines += _lines(
+            text
+            for name, value in arguments
+            for text in wrap(f"{name}={value}", first="  ", rest="      ")
+        )
+    if facts.payload is not None:
+        size = format_bytes(facts.payload.size) if facts.payload.size is not None else "unknown"
+        resume = "can" if facts.payload.ranges else "cannot"
+        lines += [
+            Line(),
+            Line("PAYLOAD", "title"),
+            *_lines(
+                labelled(
+                    [
+                        ("from", redacted(facts.payload.source)),
+                        ("size", size),
+                        ("resuming", f"the server {resume} continue a broken download"),
+                    ],
+                    indent="  ",
+                )
+            ),
+        ]
+    needed = {fs.tool for fs in (*FILESYSTEMS.values(), SWAP)} | set(tools)
+    missing = sorted(needed - set(facts.tools))
+    lines += [Line(), Line("MISSING PROGRAMS", "title")]
+    return lines + _lines(wrap(", ".join(missing) or "none", first="  "))
+
+
+def _disks(disks: Iterable[Disk]) -> Iterator[Line]:
+    disks = list(disks)
+    if not disks:
+        yield Line("  none: check cabling, controller mode and the kernel's drivers", "warning")
+        return
+    rows = table([("  " + disk.node, *_disk_words(disk)) for disk in disks], right=(1,))
+    for disk, row in zip(disks, rows, strict=True):
+        yield Line(row)
+        yield from _lines(labelled(_disk_rows(disk), indent="      "))
+
+
+def _disk_words(disk: Disk) -> tuple[str, str, str, str]:
+    """Size, transport, manner and model of a disk, for a table."""
+    words = ["rotating" if disk.rotational else "flash"]
+    words += ["removable"] if disk.removable else []
+    words += ["read-only"] if disk.read_only else []
+    return format_bytes(disk.size), disk.transport or "?", ", ".join(words), disk.model or "?"
+
+
+def _disk_rows(disk: Disk) -> Iterator[tuple[str, str]]:
+    yield "serial", disk.serial or "unknown"
+    yield "wwn", disk.wwn or ""
+    for index, name in enumerate(disk.by_id):
+        yield ("" if index else "by-id"), name
+    for index, name in enumerate(disk.by_path):
+        yield ("" if index else "by-path"), name
+    if (disk.logical_sector, disk.physical_sector) != (512, 512):
+        yield "sectors", f"{disk.logical_sector} bytes, {disk.physical_sector} physically"
+    yield "in use", "; ".join(disk.in_use) or "no"
+    held = [kind for kind in (disk.table, disk.filesystem) if kind]
+    yield "carries", ", ".join(held) or ("partitions" if disk.partitions else "nothing recognised")
+    for part in disk.partitions:
+        words = [part.node, format_bytes(part.size), part.filesystem or "nothing recognised"]
+        words += [f'"{part.label}"'] if part.label else []
+        yield "", "  ".join(words)
+
+
+def _nics(facts: Facts) -> Iterator[Line]:
+    if not facts.nics:
+        yield Line("  none: check the kernel's drivers", "warning")
+        return
+    boot = facts.boot_nic
+    rows = table(
+        [
+            (
+                "  " + nic.name,
+                nic.mac,
+                "carrier" if nic.carrier else "no carrier",
+                f"{nic.speed} Mbit/s" if nic.speed is not None else "",
+                nic.driver or "",
+                "booted from" if nic is boot else "",
+            )
+            for nic in facts.nics
+        ]
+    )
+    for nic, row in zip(facts.nics, rows, strict=True):
+        yield Line(row)
+        yield from _lines(labelled(_nic_rows(facts, nic), indent="      "))
+
+
+def _nic_rows(facts: Facts, nic: Nic) -> Iterator[tuple[str, str]]:
+    if nic.permanent_mac not in (None, nic.mac):
+        yield "own mac", nic.permanent_mac or ""
+    yield "names", ", ".join(nic.names)
+    lease = facts.lease_of(nic)
+    if lease is None:
+        yield "lease", "none"
+        return
+    words = [str(lease.address)]
+    words += [f"gateway {lease.gateway}"] if lease.gateway else []
+    words += [f"DNS {', '.join(map(str, lease.nameservers))}"] if lease.nameservers else []
+    words += [f"host name {lease.hostname}"] if lease.hostname else []
+    words += [f"domain {lease.domain}"] if lease.domain else []
+    words += [f"search {' '.join(lease.search)}"] if lease.search else []
+    words += [f"root path {lease.root_path}"] if lease.root_path else []
+    words += [f"server {lease.server}"] if lease.server else []
+    words += [f"for {format_seconds(lease.seconds)}"] if lease.seconds is not None else []
+    yield "lease", "; ".join(words)
+    yield "told by", lease.source
+
+
+def plan_text(plan: Plan) -> list[Line]:
+    """The whole plan, for `netinstall plan`: what it destroys, whom it spares, every step."""
+    lines = [*_doomed(plan), *_spared(plan)]
+    lines += _warnings(plan)
+    lines += [Line(), Line(f"STEPS ({plan.firmware.upper()})", "title")]
+    for number, step in enumerate(plan.steps, start=1):
+        lines += _lines(wrap(_title(step), first=f"  {number:2d}  "), "title")
+        lines += _step(step)
+    return lines
+
+
+def plan_summary(plan: Plan) -> list[Line]:
+    """The plan in short, for a console on which the steps are told when they are done."""
+    return [
+        Line(),
+        *_doomed(plan),
+        *_spared(plan),
+        *_warnings(plan),
+        Line(),
+        Line(f"WHAT WILL BE DONE ({len(plan.steps)} steps)", "title"),
+        *_lines(
+            text
+            for number, step in enumerate(plan.steps, start=1)
+            for text in wrap(_title(step), first=f"  {number:2d}  ")
+        ),
+        Line(),
+    ]
+
+
+def _doomed(plan: Plan) -> list[Line]:
+    if not plan.destroyed:
+        return [Line("Nothing will be destroyed.", "good")]
+    body: list[str] = []
+    nodes = {disk.stable_path: disk for disk in plan.chosen}
+    for step in plan.steps:
+        if step.destroys is None:
+            continue
+        body += ["", *wrap(step.destroys, first="  ", width=WIDTH - 4)]
+        disk = nodes.get(step.device or "")
+        if disk is not None:
+            words = f"now {disk.node}" if disk.node != disk.stable_path else ""
+            rows = [("", ", ".join(filter(None, [words, *_identity(disk)])))]
+            body += labelled(rows, indent="    ", width=WIDTH - 4)
+    return framed("WILL BE DESTROYED", [*body, ""], "danger", corner="!", bar="!")
+
+
+def _identity(disk: Disk) -> list[str]:
+    words = [word for word in (disk.model, disk.transport) if word]
+    return [*words, f"serial {disk.serial}"] if disk.serial else words
+
+
+def _spared(plan: Plan) -> list[Line]:
+    lines = [Line(), Line("NOT TOUCHED", "title")]
+    if not plan.rejected:
+        return [*lines, Line("  (there is no other disk)")]
+    for other in plan.rejected:
+        disk = other.disk
+        words = ", ".join([f"{disk.node} {format_bytes(disk.size)}", *_identity(disk)])
+        lines += _lines(wrap(words, first="  ", rest="    "))
+        lines += _lines(
+            text for reason in other.reasons for text in wrap(reason, first="      because ")
+        )
+    return lines
+
+
+def _warnings(plan: Plan) -> list[Line]:
+    if not plan.warnings:
+        return []
+    return [
+        Line(),
+        Line("WARNINGS", "warning"),
+        *_lines(
+            (text for warning in plan.warnings for text in wrap(warning, first="  * ")), "warning"
+        ),
+    ]
+
+
+def _title(step: Step) -> str:
+    return f"write {step.path}" if isinstance(step, WriteFile) else step.title
+
+
+def _step(step: Step) -> Iterator[Line]:
+    indent = " " * 6
+    rows = [("device", step.device or ""), ("destroys", step.destroys or ""), *_details(step)]
+    rows.append(("again", step.again))
+    yield from _lines(labelled(rows, indent=indent))
+    match step:
+        case WriteTable(partitions=partitions):
+            yield from _lines(
+                table(
+                    [
+                        (f"{indent}no", "name", "type", "start", "size"),
+                        *(
+                            (
+                                f"{indent}{part.ref.number:2d}",
+                                part.name,
+                                PARTITION_TYPES.get(part.type_guid.lower(), part.type_guid),
+                                _exact(part.ref.start),
+                                format_bytes(part.ref.size),
+                            )
+                            for part in partitions
+                        ),
+                    ],
+                    right=(3, 4),
+                )
+            )
+        case WriteFile(content=content):
+            yield from (
+                Line(f"{indent}| {neutral(text)}".rstrip()) for text in content.splitlines()
+            )
+        case _:
+            pass
+
+
+def _details(step: Step) -> Iterator[tuple[str, str]]:
+    match step:
+        case CheckPayload() | UnpackPayload():
+            yield "sha256", step.sha256 or "unknown: whatever the server sends is believed"
+            yield "system", step.toplevel or ""
+            yield "retry", f"{format_seconds(step.retry_seconds)} without progress"
+        case WipeDisk():
+            yield (
+                "only if",
+                ", ".join(
+                    [
+                        f"it has {step.disk_size} bytes",
+                        *([f"serial {step.serial}"] if step.serial else []),
+                        *([f"wwn {step.wwn}"] if step.wwn else []),
+                        "nothing uses it",
+                    ]
+                ),
+            )
+        case WriteTable():
+            yield "table", f"GPT {step.disk_guid}, sectors of {step.logical_sector} bytes"
+        case MakeFilesystem():
+            yield "runs", f"{shlex.join(step.argv)} {_node(step.partition)}"
+            yield "uuid", step.uuid
+        case MountFilesystem():
+            yield "device", step.partition.disk
+            yield "options", ",".join(step.options)
+        case EnableSwap():
+            yield "device", step.partition.disk
+        case RegisterStore():
+            yield "runs", "nix-store --load-db, in the target"
+        case SetProfile():
+            yield "runs", "nix-env --set, in the target"
+        case RebuildSystem():
+            yield "caches", "binary caches allowed" if step.substitute else "no binary caches"
+            yield "limit", format_seconds(step.timeout_seconds)
+        case InstallBootLoader():
+            yield "runs", "switch-to-configuration boot, in the target"
+            yield "limit", format_seconds(step.timeout_seconds)
+        case WriteFile():
+            yield "mode", f"{step.mode:04o}"
+        case _:
+            pass
+
+
+def _node(partition: PartitionRef) -> str:
+    return f"PARTUUID={partition.partuuid}"
+
+
+def _exact(count: int) -> str:
+    return f"{count // MIB} MiB" if count % MIB == 0 else f"{count} B"
+
+
+def failure_text(
+    event: Failed, *, step: str = "", log: str = "", touched: bool = False
+) -> list[Line]:
+    """The block that says why the work stopped, in a frame.
+
+    Args:
+        event: what happened.
+        step: number and title of the step, empty when it stopped before the first.
+        log: where the whole log is.
+        touched: whether a step that destroys something had begun.
+    """
+    width = WIDTH - 4
+    body = wrap(step, first="in     ", width=width) if step else ["in     the preparation"]
+    for problem in event.problems:
+        meaning = CODES[problem.code][1]
+        body += [""]
+        body += labelled(
+            [
+                ("what", problem.what),
+                ("where", problem.where),
+                ("try", problem.hint),
+                ("error", f"{problem.code} ({meaning})"),
+            ],
+            width=width,
+        )
+    try:
+        reason = f" ({_EXITS[ExitCode(event.exit_code)]})"
+    except (KeyError, ValueError):
+        reason = ""
+    state = (
+        "the disks were already being changed; this machine cannot boot from them"
+        if touched
+        else "no disk was changed"
+    )
+    body += [
+        "",
+        *labelled(
+            [("exit", f"{event.exit_code}{reason}"), ("disks", state), ("log", log)], width=width
+        ),
+    ]
+    return [Line(), *framed("INSTALLATION FAILED", body, "danger", bar="=")]
+
+
+def success_text(
+    seconds: float, phases: Mapping[str, float], titles: Mapping[str, str]
+) -> list[Line]:
+    """How long everything took; steps below a hundredth of the whole are added up.
+
+    Args:
+        seconds: the whole time.
+        phases: seconds for each step's id, in order.
+        titles: what people call each step's id.
+    """
+    long = {step: taken for step, taken in phases.items() if taken >= seconds / 100}
+    rest = len(phases) - len(long)
+    rows = [(titles.get(step, step), taken) for step, taken in long.items()]
+    if rest:
+        rows.append((f"{rest} short steps", sum(phases.values()) - sum(long.values())))
+    body = [
+        f"{_shortened(neutral(title), WIDTH - 18):<{WIDTH - 18}}{format_seconds(taken):>14}"
+        for title, taken in rows
+    ]
+    return [Line(), *framed(f"INSTALLED in {format_seconds(seconds)}", body, "good", bar="=")]
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
