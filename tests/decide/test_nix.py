@@ -1,0 +1,83 @@
+"""What we write as Nix is what Nix reads: by the real Nix."""
+
+import json
+import random
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from installer.decide.nix import NixValue, nix_module, nix_string, nix_value
+
+# Nix's own strings are C strings of UTF-8; JSON cannot carry half surrogates either
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=40)
+PIECES = ["$", "{", "}", "\\", '"', "''", "\n", "\r", "\t", "${", "$${", "\\${", "a"]
+HOSTILE = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+VALUES: st.SearchStrategy[NixValue] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | TEXT | HOSTILE,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT | HOSTILE, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def _evaluate(expression: str) -> object:
+    done = subprocess.run(
+        ["nix-instantiate", "--eval", "--strict", "--json", "-"],
+        input=expression,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(done.stdout)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(VALUES, min_size=1, max_size=60))
+def test_values_round_trip_through_nix(values: list[NixValue]) -> None:
+    assert _evaluate(nix_value(values)) == values
+    # and over several lines
+    assert _evaluate(nix_value({"wide": [values, "x" * 200]})) == {"wide": [values, "x" * 200]}
+
+
+def test_hostile_strings_round_trip_through_nix() -> None:
+    pick = random.Random(20)  # noqa: S311 - the same strings in every run
+    pieces = [*PIECES, "é", "\u2028", "\x7f", "\x01", " ", "𝄞"]
+    texts = ["".join(pick.choices(pieces, k=pick.randrange(12))) for _ in range(20_000)]
+    assert _evaluate(f"[ {' '.join(nix_string(text) for text in texts)} ]") == texts
+
+
+@pytest.mark.parametrize("text", ["\0", "a\0b"])
+def test_nul_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        nix_string(text)
+
+
+def test_integers_beyond_64_bits_are_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        nix_value(2**63)
+
+
+def test_a_module_reads_as_people_write_them() -> None:
+    text = nix_module(
+        {
+            "networking": {"hostName": "a", "nameservers": []},
+            "systemd": {"network": {"networks": {"10-x": {"routes": [{"Gateway": "192.0.2.1"}]}}}},
+            "or": {"if": True},
+        },
+        "made by hand\n\nsecond paragraph",
+    )
+    assert text == (
+        "# made by hand\n"
+        "#\n"
+        "# second paragraph\n"
+        "{ ... }:\n"
+        "{\n"
+        "  networking = {\n"
+        '    hostName = "a";\n'
+        "    nameservers = [ ];\n"
+        "  };\n"
+        '  systemd.network.networks."10-x".routes = [ { Gateway = "192.0.2.1"; } ];\n'
+        '  "or"."if" = true;\n'
+        "}\n"
+    )
