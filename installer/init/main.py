@@ -1,0 +1,250 @@
+"""`netinstall init`: PID 1 of the boot environment.
+
+It prepares the machine, runs the installation in a child, and does what has to be done at the
+end. It never ends by itself: when PID 1 exits, the kernel panics.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import installer
+from installer.init import consoles, devices, kernel, root
+from installer.init.children import ENVIRONMENT, Children, describe
+
+RUN = Path("/run/netinstall")
+COMMAND_LINE = Path("/proc/cmdline")
+ACTIONS = ("shell", "reboot", "poweroff")
+
+_WORKER = (sys.executable, "-m", "installer", "install", "--from-kernel")
+_STOP_SECONDS = 30.0
+_SHELLS = ("/bin/bash", "/bin/sh")
+_ASKED = {
+    # reboot(2): Ctrl-Alt-Del; the others are what busybox's halt, poweroff and reboot send to init
+    signal.SIGINT: "reboot",
+    signal.SIGTERM: "reboot",
+    signal.SIGUSR1: "poweroff",
+    signal.SIGUSR2: "poweroff",
+}
+
+Prepare = Callable[[Children, str], list[str]]
+End = Callable[[str], None]
+
+
+def prepare(children: Children, arguments: str) -> list[str]:
+    """Make this a machine on which programs can run; return lines for people.
+
+    Raises:
+        InstallError: `root.not-writable`.
+        OSError: the kernel refused something that has no alternative.
+    """
+    union = kernel.argument("netinstall.overlay", arguments) == "unionfs"
+    said = [root.make_writable(children, union=union)]
+    said += [f"warning: {problem}" for problem in devices.start(children)]
+    code = children.wait(children.fork(devices.apply_lease), 30)
+    if code != 0:
+        said.append("warning: the lease could not be read, so name servers are not known")
+    return said
+
+
+def end(action: str) -> None:
+    """Write everything back, unmount disks, and reboot or power off (reboot(2))."""
+    os.sync()
+    for source, target, _ in reversed(kernel.mounts()):
+        if source.startswith("/dev/") and not source.startswith("/dev/loop"):
+            try:
+                kernel.unmount(target)
+            except OSError as error:
+                sys.stderr.write(f"netinstall: {error}\n")
+    os.sync()
+    kernel.restart(action)
+
+
+def run(
+    worker: Sequence[str] = _WORKER,
+    *,
+    prepare: Prepare = prepare,
+    end: End = end,
+    command_line: Path = COMMAND_LINE,
+    folder: Path = RUN,
+) -> None:
+    """Be init. Returns only if `end` does.
+
+    Args:
+        worker: the program that installs. It is told the consoles in NETINSTALL_CONSOLES (paths
+            with colons between, the main one last) and leaves its last will in
+            `folder`/outcome.json.
+        prepare: what is done before it.
+        end: "reboot" or "poweroff".
+        command_line: the kernel's; `netinstall.on-failure` and `netinstall.failure-delay` count
+            when the worker left nothing.
+        folder: where the log and the outcome are.
+    """
+    os.environ["PATH"] = ENVIRONMENT["PATH"]
+    children = Children()
+    terminals = [Path("/dev/console")]
+    arguments = ""
+    prepared = False
+    action = "install"
+    while True:
+        try:
+            if not prepared:
+                root.mount_virtual()
+                terminals = consoles.find()
+                arguments = command_line.read_text()
+                _become_init()
+                consoles.say(terminals, "\n".join(prepare(children, arguments)))
+                prepared = True
+            if action == "install":
+                action = _install(children, worker, terminals, arguments, folder)
+            elif action == "shell":
+                action = _shell(children, terminals)
+            else:
+                consoles.say(terminals, action)
+                end(action)
+                return
+        except Exception:  # noqa: BLE001 - whatever it was: the kernel must not panic
+            _report(terminals)
+            # what fails at once, again and again, must not fill the console
+            children.sleep(1)
+            action = "shell"
+
+
+def _become_init() -> None:
+    kernel.adopt_orphans()
+    # The kernel's choice when memory runs out must never be this process.
+    Path("/proc/self/oom_score_adj").write_text("-1000")
+    if os.getpid() == 1:
+        try:
+            kernel.catch_ctrl_alt_del()
+        except OSError:
+            # a container's init has no say in that
+            return
+
+
+def _expendable(pid: int) -> None:
+    Path(f"/proc/{pid}/oom_score_adj").write_text("0")
+
+
+def _install(
+    children: Children,
+    worker: Sequence[str],
+    terminals: Sequence[Path],
+    arguments: str,
+    folder: Path,
+) -> str:
+    """Run the worker; return what is to be done then: an action, after the delay it wants."""
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = folder / "outcome.json"
+    outcome.unlink(missing_ok=True)
+    ours = children.others()
+    killed_before = kernel.oom_kills()
+    environment = {
+        "NETINSTALL_CONSOLES": ":".join(map(str, terminals)),
+        "PYTHONPATH": str(Path(installer.__file__).parent.parent),
+    }
+    pid = children.start(worker, environment)
+    _expendable(pid)
+    code = children.wait(pid, None)
+    if code is None:
+        asked = children.asked
+        consoles.say(terminals, "stopping the installation")
+        children.kill(pid, signal.SIGINT, _STOP_SECONDS)
+        children.kill_others(ours)
+        children.asked = None
+        return _ASKED.get(asked, "install") if asked else "shell"
+    children.kill_others(ours)
+    will = _will(outcome, arguments)
+    if code == 0:
+        return str(will["on_success"])
+    lines = [f"the installation {describe(code)}"]
+    if kernel.oom_kills() > killed_before:
+        lines.append(f"the kernel killed it because memory ran out ({_memory()})")
+    lines.append(f"the log: {folder}/log.txt (for programs: {folder}/log.jsonl)")
+    consoles.say(terminals, "\n".join(lines))
+    return _after_delay(children, terminals, str(will["on_failure"]), int(will["delay"]))
+
+
+def _will(outcome: Path, arguments: str) -> dict[str, str | int]:
+    """Return what the worker wants to be done, or else what the kernel command line says."""
+    will: dict[str, str | int] = {"on_success": "reboot", "on_failure": "shell", "delay": 60}
+    action = kernel.argument("netinstall.on-failure", arguments)
+    if action in ACTIONS:
+        will["on_failure"] = action
+    delay = kernel.argument("netinstall.failure-delay", arguments)
+    if delay is not None and delay.isascii() and delay.isdigit():
+        will["delay"] = min(int(delay), 86400)
+    try:
+        told = json.loads(outcome.read_text())
+    except (OSError, ValueError):
+        return will
+    if not isinstance(told, dict):
+        return will
+    for name in ("on_success", "on_failure"):
+        if told.get(name) in ACTIONS:
+            will[name] = told[name]
+    seconds = told.get("failure_delay_seconds")
+    if type(seconds) is int and 0 <= seconds <= 86400:
+        will["delay"] = seconds
+    return will
+
+
+def _after_delay(children: Children, terminals: Sequence[Path], action: str, seconds: int) -> str:
+    if action == "shell":
+        return action
+    for left in range(seconds, 0, -10):
+        consoles.say(terminals, f"{action} in {left} s")
+        children.sleep(min(10, left))
+        if children.asked is not None:
+            break
+    children.asked = None
+    return action
+
+
+def _shell(children: Children, terminals: Sequence[Path]) -> str:
+    """Offer shells until a signal asks for something; return what."""
+    consoles.say(
+        terminals,
+        "a shell on the main console; `reboot` and `poweroff` do what they say, "
+        "`kill -HUP 1` installs again",
+    )
+    terminal = consoles.terminal(terminals)
+    environment = {
+        "TERM": "linux" if terminal.name.removeprefix("tty").isdigit() else "vt220",
+        "PS1": "netinstall# ",
+    }
+    shell = next((path for path in _SHELLS if Path(path).exists()), None)
+    while True:
+        try:
+            pid = children.start([shell or _SHELLS[-1], "-i"], environment, terminal)
+        except OSError as error:
+            consoles.say(terminals, f"no shell on {terminal}: {error.strerror}; try Ctrl-Alt-Del")
+            children.sleep(60)
+        else:
+            _expendable(pid)
+            if children.wait(pid, None) is None:
+                children.kill(pid, signal.SIGHUP, 2)
+            # a terminal that hangs up at once must not make this a busy loop
+            children.sleep(1)
+        if children.asked is not None:
+            asked, children.asked = children.asked, None
+            return _ASKED.get(asked, "install")
+
+
+def _report(terminals: Sequence[Path]) -> None:
+    error = sys.exc_info()[1]
+    text = str(error)
+    # InstallError is not imported for this: its text is all that is needed
+    if not text.startswith("error["):
+        import traceback  # noqa: PLC0415 - rarely needed
+
+        text = "error[internal]: a mistake of this program\n" + traceback.format_exc()
+    consoles.say(terminals, text)
+
+
+def _memory() -> str:
+    total = Path("/proc/meminfo").read_text().split()[1]
+    return f"the machine has {int(total) // 1024} MiB"
