@@ -74,10 +74,8 @@ def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) 
             armed = armed or isinstance(step, InstallBootLoader)
             with narrator.step(step, number, len(plan.steps)):
                 _perform_step(step, work)
-    except BaseException as error:  # noqa: BLE001 - whatever it was, it is told and undone
-        stopped = _as_install_error(error)
-        if stopped is not error:
-            narrator.say(traceback.format_exc(), "debug")
+    except BaseException as error:
+        stopped = as_install_error(error, narrator)
         narrator.failed(stopped)
         work.target.abandon()
         if armed:
@@ -126,10 +124,12 @@ def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912 - a table o
             target.leave()
 
 
-def _as_install_error(error: BaseException) -> InstallError:
+def as_install_error(error: BaseException, narrator: Narrator) -> InstallError:
+    """Put whatever stopped the work into the one form; the log keeps the traceback of others."""
+    if isinstance(error, InstallError):
+        return error
+    narrator.say("".join(traceback.format_exception(error)), "debug")
     match error:
-        case InstallError():
-            return error
         case KeyboardInterrupt():
             return fail("interrupted", "interrupted by a person or by the system going down")
         case OSError():

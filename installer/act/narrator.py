@@ -13,11 +13,13 @@ from installer.model.events import (
     Failed,
     Finished,
     Message,
+    Observed,
     Planned,
     StepFinished,
     StepProgress,
     StepStarted,
 )
+from installer.model.facts import Facts
 from installer.model.plan import Plan, Step
 
 Emit = Callable[[AnyEvent], None]
@@ -37,6 +39,10 @@ class Narrator:
     emit: Emit
     current: str | None = None
     phases: dict[str, float] = field(default_factory=dict)
+
+    def observed(self, version: str, facts: Facts) -> None:
+        """Tell what was seen of the machine."""
+        self.emit(Observed(time=time.time(), uptime=_uptime(), version=version, facts=facts))
 
     def planned(self, plan: Plan) -> None:
         """Tell the decision."""

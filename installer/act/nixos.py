@@ -165,7 +165,7 @@ def profile_toplevel(target: Target) -> str:
         if not link.is_symlink():
             break
         link = target.path(
-            os.path.normpath(link.parent / os.readlink(link)).removeprefix(str(target.root))
+            os.path.normpath(link.parent / link.readlink()).removeprefix(str(target.root))
         )
     inside = "/" + str(link.relative_to(target.root))
     if not inside.startswith("/nix/store/") or not link.is_dir():
@@ -196,7 +196,7 @@ def flush(target: Target, runner: Runner, *, whole_store: bool) -> None:
         for name in ("kernel", "initrd"):
             link = target.path(toplevel) / name
             if link.is_symlink():
-                parts.append("/".join(os.readlink(link).split("/")[:4]))
+                parts.append("/".join(str(link.readlink()).split("/")[:4]))
         arguments = ["--verify-path", *dict.fromkeys(parts)]
     _in_target(
         target,

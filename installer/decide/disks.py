@@ -157,10 +157,13 @@ def _pick(
             if in_use
             else "match another disk",
         )
-    seen = "; ".join(describe(disk) for disk in disks) or "this machine shows no disk at all"
+    why = "; ".join(
+        f"{describe(disk)} ({', '.join(mismatches(want.match, disk)) or 'taken already'})"
+        for disk in disks
+    )
     return None, Problem(
         "disk.none",
-        f"no disk matches; seen: {seen}",
+        f"no disk matches: {why or 'this machine shows none at all'}",
         where,
         "compare with `netinstall probe`"
         if disks

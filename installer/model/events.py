@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from installer.model.errors import Problem
+from installer.model.facts import Facts
 from installer.model.plan import Plan
 
 
@@ -13,6 +14,15 @@ class Event:
 
     time: float
     uptime: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed(Event):
+    """The machine was looked at; `version` is that of this program."""
+
+    kind: Literal["observed"] = "observed"
+    version: str
+    facts: Facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,4 +97,6 @@ class Finished(Event):
     phases: dict[str, float] = field(default_factory=dict)
 
 
-AnyEvent = Planned | StepStarted | StepProgress | StepFinished | Message | Failed | Finished
+AnyEvent = (
+    Observed | Planned | StepStarted | StepProgress | StepFinished | Message | Failed | Finished
+)

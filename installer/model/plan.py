@@ -7,10 +7,16 @@ run prints the same steps.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import PlainSerializer
 
 from installer.model.facts import Disk, Firmware
 from installer.model.units import format_bytes
+from installer.model.urls import redacted
+
+Source = Annotated[str, PlainSerializer(redacted)]
+"""A URL or path. It may hold a password, so it never leaves this process as it is."""
 
 PAYLOAD_REGISTRATION = "nix-path-registration"
 SYSTEM_PROFILE = "/nix/var/nix/profiles/system"
@@ -71,7 +77,7 @@ class CheckPayload(_Step):
     `capacity` maps each mount point to the bytes that its file system can take.
     """
 
-    source: str
+    source: Source
     sha256: str | None
     capacity: Mapping[str, int]
     toplevel: str | None
@@ -80,7 +86,7 @@ class CheckPayload(_Step):
 
     @property
     def title(self) -> str:
-        return f"check the payload {self.source}"
+        return f"check the payload {redacted(self.source)}"
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,7 @@ class EnableSwap(_Step):
 class UnpackPayload(_Step):
     """Stream the payload into the target, checking hash, length and every member's path."""
 
-    source: str
+    source: Source
     sha256: str | None
     capacity: Mapping[str, int]
     toplevel: str | None
@@ -214,7 +220,7 @@ class UnpackPayload(_Step):
 
     @property
     def title(self) -> str:
-        return f"unpack {self.source}"
+        return f"unpack {redacted(self.source)}"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from installer.model.events import (
     Failed,
     Finished,
     Message,
+    Observed,
     Planned,
     StepFinished,
     StepProgress,
@@ -18,7 +19,7 @@ from installer.model.events import (
 from installer.model.units import format_seconds
 from installer.report.lines import Line, Style, ascii_only, wrap
 from installer.report.progress import Pace, progress_text
-from installer.report.text import failure_text, plan_summary, success_text
+from installer.report.text import failure_text, header_text, plan_summary, success_text
 
 _INDENT = " " * 8
 
@@ -112,6 +113,8 @@ class ConsoleSink:
 
     def emit(self, event: AnyEvent) -> None:
         match event:
+            case Observed():
+                self._manner.lines(header_text(event.version, event.facts))
             case Planned(plan=plan):
                 self._destroying = {step.id for step in plan.steps if step.destroys is not None}
                 self._manner.lines(plan_summary(plan))
