@@ -143,7 +143,6 @@ def nfs_location(location: str, facts: Facts | None = None) -> NfsLocation | Non
         raise fail(
             "arguments",
             f"{location!r} is no place on an NFS server",
-            where="netinstall.answers",
             hint="write nfs:SERVER:/folder/file.toml, or nfs:SERVER:/folder/ for a directory",
         )
     return NfsLocation(match[1] or match[2], match[3].rstrip("/") or "/", match[4])
@@ -184,12 +183,12 @@ def find(
         with requests.Session() as session:
             session.max_redirects = _REDIRECTS
             web = _Web(session, on_retry, time.monotonic() + seconds, timeouts)
-            return _first(location, url, facts, web.get, encode=partial(quote, safe=""))
+            names = _file_names(facts) if re.fullmatch(r"[^?#]*/", url) else None
+            return _first(location, url, names, web.get, encode=partial(quote, safe=""))
     if location.startswith("nfs:"):
         raise fail(
             "answers.not-found",
             f"{location} is on an NFS server that is not mounted",
-            where="netinstall.answers",
             hint="mount it, then give the path of the file",
         )
     path = re.sub(r"\Afile:(?://(?=/))?", "", location)
@@ -197,27 +196,25 @@ def find(
         raise fail(
             "arguments",
             f"{redacted(location)}: answer files come from http, https, nfs or a file",
-            where="netinstall.answers",
             hint="write for example http://SERVER/answers/",
         )
     path = _substituted(path, facts, encode=str)
     if Path(path).is_dir() and not path.endswith("/"):
         path += "/"
-    return _first(location, path, facts, _read_file, encode=str)
+    names = _file_names(facts) if path.endswith("/") else None
+    return _first(location, path, names, _read_file, encode=str)
 
 
 def _first(
     location: str,
     place: str,
-    facts: Facts | None,
+    names: list[str] | None,
     get: Callable[[str], bytes | None],
     *,
     encode: Callable[[str], str],
 ) -> tuple[str, str]:
-    """Read the place itself, or the first file there that is named after this machine."""
-    directory = place.endswith("/")
-    names = list(_file_names(facts)) if directory else [""]
-    for name in names:
+    """Read the first of the names that there is, or the place itself if it is no directory."""
+    for name in names or [""]:
         content = get(place + encode(name))
         if content is not None:
             shown = redacted(place + encode(name))
@@ -230,7 +227,7 @@ def _first(
                     where=shown,
                     hint="save the file as UTF-8",
                 ) from None
-    if not directory:
+    if names is None:
         raise fail(
             "answers.not-found",
             f"there is no {redacted(place)}",
@@ -272,7 +269,7 @@ def _identities(facts: Facts | None) -> Iterator[tuple[str, str]]:
             yield "hostname", lease.hostname
 
 
-def _file_names(facts: Facts | None) -> Iterator[str]:
+def _file_names(facts: Facts | None) -> list[str]:
     stems: list[str] = []
     for kind, value in _identities(facts):
         if not _stays(value):
@@ -283,9 +280,8 @@ def _file_names(facts: Facts | None) -> Iterator[str]:
             stems.append(value.replace(":", "-"))
         elif kind == "hostname":
             stems.append(value.partition(".")[0])
-    for stem in dict.fromkeys([*stems, "default"]):
-        yield f"{stem}.toml"
-        yield f"{stem}.json"
+    unique = dict.fromkeys([*stems, "default"])
+    return [f"{stem}.{ending}" for stem in unique for ending in ("toml", "json")]
 
 
 def _stays(value: str) -> bool:

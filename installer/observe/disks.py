@@ -79,14 +79,22 @@ def _is_hardware(path: Path) -> bool:
     return (path / "device").exists() and _text(path / "hidden") != "1"
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _clean(raw: bytes) -> str | None:
+    """One line that may be printed: names come from the device, which may be anybody's."""
+    text = raw.replace(b"\0", b"").decode("utf-8", "replace").strip()
+    return "".join(char if char.isprintable() else "?" for char in text) or None
+
+
 def _text(path: Path) -> str | None:
     """The contents of a file in sysfs without white space around them, None without any."""
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        return None
-    text = raw.decode("utf-8", "replace").replace("\0", "").strip()
-    return text or None
+    return _clean(_content(path))
 
 
 def _number(path: Path, default: int) -> int:
@@ -145,7 +153,7 @@ def _decoded(text: str | None) -> str | None:
     if text is None:
         return None
     raw = re.sub(rb"\\x([0-9a-fA-F]{2})", lambda m: bytes([int(m[1], 16)]), text.encode())
-    return raw.decode("utf-8", "replace").strip() or None
+    return _clean(raw)
 
 
 def _serial(path: Path, properties: Mapping[str, str]) -> str | None:
@@ -158,11 +166,7 @@ def _serial(path: Path, properties: Mapping[str, str]) -> str | None:
 
 def _unit_serial(path: Path) -> str | None:
     """The unit serial number page (SPC-4, 7.8.15), which the kernel keeps for SCSI and SATA."""
-    try:
-        page = (path / "device/vpd_pg80").read_bytes()
-    except OSError:
-        return None
-    return page[4:].decode("ascii", "replace").replace("\0", "").strip() or None
+    return _clean(_content(path / "device/vpd_pg80")[4:])
 
 
 def _wwn(path: Path, properties: Mapping[str, str]) -> str | None:
@@ -297,10 +301,10 @@ class _Uses:
                 continue
             found = list(
                 self._of_device(
-                    self.block / holder.name, f" on {_node(name)}", seen | {holder.name}
+                    self.block / holder.name, f" on {self._shown(name)}", seen | {holder.name}
                 )
             )
-            yield from found or [f"{_node(name)} is held by {self._shown(holder.name)}"]
+            yield from found or [f"{self._shown(name)} is held by {self._shown(holder.name)}"]
 
     def _shown(self, name: str) -> str:
         mapped = _text(self.block / name / "dm/name")
@@ -326,7 +330,7 @@ class _Uses:
     def _mounts(self, root: Path) -> dict[str, list[str]]:
         """Mount points by device, from proc_pid_mountinfo(5); read-only mounts count too."""
         found: dict[str, list[str]] = {}
-        for line in (_text(root / "proc/self/mountinfo") or "").splitlines():
+        for line in _lines(root / "proc/self/mountinfo"):
             fields, _, rest = line.partition(" - ")
             words, tail = fields.split(" "), rest.split(" ")
             if len(words) < 5 or len(tail) < 2:
@@ -334,13 +338,18 @@ class _Uses:
             # btrfs and others mount under an anonymous number; their source names the device
             name = self.numbers.get(words[2]) or self._name_of(_unescaped(tail[1]))
             if name is not None:
-                found.setdefault(name, []).append(_unescaped(words[4]))
+                where = _clean(_unescaped(words[4]).encode())
+                found.setdefault(name, []).append(where or "a place without a name")
         return found
 
     def _swaps(self, root: Path) -> set[str]:
-        lines = (_text(root / "proc/swaps") or "").splitlines()[1:]
+        lines = _lines(root / "proc/swaps")[1:]
         sources = [_unescaped(line.split()[0]) for line in lines if line.split()]
         return {name for source in sources if (name := self._name_of(source)) is not None}
+
+
+def _lines(path: Path) -> list[str]:
+    return _content(path).decode("utf-8", "replace").split("\n")
 
 
 def _unescaped(text: str) -> str:

@@ -106,8 +106,8 @@ def _dmi(root: Path) -> Dmi:
     folder = root / "sys/class/dmi/id"
 
     def field(name: str) -> str | None:
-        text = _line(folder / name)
-        return None if text is None or _FILLERS.fullmatch(text) else text
+        text = "".join(char if char.isprintable() else "?" for char in _line(folder / name) or "")
+        return None if not text or _FILLERS.fullmatch(text) else text
 
     uuid = field("product_uuid")
     return Dmi(
