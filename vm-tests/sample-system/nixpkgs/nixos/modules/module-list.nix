@@ -1,0 +1,9 @@
+[
+  ./accepted.nix
+  ./boot-loader.nix
+  ./etc.nix
+  ./file-systems.nix
+  ./networking.nix
+  ./stage-1.nix
+  ./top-level.nix
+]
