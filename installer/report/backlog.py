@@ -44,13 +44,16 @@ class Backlog:
         """Whether nothing more will come."""
         return self._finished
 
-    def take(self, most: int) -> tuple[list[AnyEvent], int]:
+    def take(self, most: int, gather: float = 0.0) -> tuple[list[AnyEvent], int]:
         """Wait for events; return at most so many, and how many were dropped before them.
 
-        No events means that there will be none.
+        After the first event it waits `gather` seconds for more. No events means that there will
+        be none.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._events or self._finished)
+            if gather:
+                self._changed.wait_for(lambda: len(self._events) >= most or self._finished, gather)
             taken = [self._events.popleft() for _ in range(min(most, len(self._events)))]
             dropped, self._dropped = self._dropped, 0
             return taken, dropped

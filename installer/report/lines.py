@@ -83,12 +83,13 @@ def paragraphs(text: str) -> list[str]:
 def wrap(text: str, *, first: str = "", rest: str | None = None, width: int = WIDTH) -> list[str]:
     """Wrap text to `width` columns; `first` and `rest` precede the first and the other lines.
 
-    Its own line breaks are kept; a word longer than a line (a URL) is broken.
+    The result is neutral ASCII, so that its width is known wherever it is shown. Line breaks and
+    the indentation after them are kept; a word longer than a line (a URL) is broken.
     """
     if rest is None:
         rest = " " * len(first)
     lines: list[str] = []
-    for paragraph in paragraphs(text):
+    for paragraph in map(ascii_only, paragraphs(text)):
         inner = " " * min(len(paragraph) - len(paragraph.lstrip()), 16)
         lead = rest if lines else first
         lines += textwrap.wrap(
@@ -112,8 +113,8 @@ def labelled(rows: Iterable[tuple[str, str]], *, indent: str = "", width: int = 
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> list[str]:
-    """Return rows with aligned columns, two spaces between; `right` are flushed right."""
-    cells = [[neutral(cell) for cell in row] for row in rows]
+    """Return rows of ASCII with aligned columns, two spaces between; `right` are flushed right."""
+    cells = [[ascii_only(neutral(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     flush = set(right)
     return [
@@ -128,12 +129,12 @@ def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> list[s
 def framed(
     title: str, body: Iterable[str], style: Style, *, corner: str = "+", bar: str = "-"
 ) -> list[Line]:
-    """Put lines of at most `WIDTH - 4` columns into a frame with a title."""
+    """Put lines of ASCII, at most `WIDTH - 4` columns, into a frame with a title."""
     side = "|" if corner == "+" else corner
     head = f"{corner}{bar * 2} {title} "
     return [
         Line(head + bar * (WIDTH - 1 - len(head)) + corner, style),
-        *(Line(f"{side} {ascii_only(line):<{WIDTH - 4}} {side}", style) for line in body),
+        *(Line(f"{side} {line:<{WIDTH - 4}} {side}", style) for line in body),
         Line(corner + bar * (WIDTH - 2) + corner, style),
     ]
 

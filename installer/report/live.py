@@ -11,7 +11,7 @@ from rich.text import Text
 from installer.model.events import StepFinished, StepProgress, StepStarted
 from installer.model.units import format_bytes, format_seconds
 from installer.report.lines import RICH_STYLES, Line, neutral
-from installer.report.progress import amount_text
+from installer.report.progress import amount_text, left_text
 
 
 class LiveManner:
@@ -56,7 +56,7 @@ class LiveManner:
         if event.total:
             words.insert(0, amount_text(event.done, event.total))
         if event.seconds_left is not None:
-            words.append(f"{format_seconds(event.seconds_left)} left")
+            words.append(f"{left_text(event.seconds_left)} left")
         self._progress.update(
             self._task, completed=event.done, total=event.total, amount="  ".join(words)
         )

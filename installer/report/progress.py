@@ -1,9 +1,10 @@
 """How far a long step is, as one line, and when such a line is due."""
 
+import math
 from dataclasses import dataclass
 
 from installer.model.events import StepProgress
-from installer.model.units import format_bytes, format_seconds
+from installer.model.units import format_bytes
 
 _BAR = 20
 
@@ -36,20 +37,19 @@ class Pace:
 
 
 def progress_text(event: StepProgress) -> str:
-    """Return `[####----]  45 %  21.6 of 48.0 MiB  12.1 MiB/s  2 s left`, 72 columns at most."""
+    """Return `[####----]  45 %  21.6 of 48.0 MiB  12.1 MiB/s  2 s left`, 71 columns at most."""
     rate = f"{format_bytes(event.rate)}/s"
     if not event.total:
         return f"{format_bytes(event.done)}  {rate}"
     share = min(event.done / event.total, 1.0)
     filled = int(share * _BAR)
     words = [
-        f"[{'#' * filled}{'-' * (_BAR - filled)}]",
-        f"{int(share * 100):3d} %",
+        f"[{'#' * filled}{'-' * (_BAR - filled)}] {int(share * 100):3d} %",
         amount_text(event.done, event.total),
         rate,
     ]
     if event.seconds_left is not None and event.done < event.total:
-        words.append(f"{format_seconds(event.seconds_left)} left")
+        words.append(f"{left_text(event.seconds_left)} left")
     return "  ".join(words)
 
 
@@ -60,3 +60,11 @@ def amount_text(done: int, total: int) -> str:
     size = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}[unit]
     digits = len(number.partition(".")[2])
     return f"{done / size:.{digits}f} of {whole}"
+
+
+def left_text(seconds: float) -> str:
+    """Return `38 s`, `12 min` or `25 h`: an estimate deserves two digits."""
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        if seconds / size < 99:
+            return f"{math.ceil(seconds / size)} {unit}"
+    return "days"

@@ -26,7 +26,17 @@ from installer.model.plan import (
 )
 from installer.model.units import MIB, format_bytes, format_seconds
 from installer.model.urls import redacted
-from installer.report.lines import WIDTH, Line, Style, framed, labelled, neutral, table, wrap
+from installer.report.lines import (
+    WIDTH,
+    Line,
+    Style,
+    ascii_only,
+    framed,
+    labelled,
+    neutral,
+    table,
+    wrap,
+)
 
 PARTITION_TYPES: Mapping[str, str] = {
     # UEFI 2.10, table 5.7; GRUB manual, "BIOS installation"; UAPI group, Discoverable Partitions
@@ -337,7 +347,8 @@ def _step(step: Step) -> Iterator[Line]:
             )
         case WriteFile(content=content):
             yield from (
-                Line(f"{indent}| {neutral(text)}".rstrip()) for text in content.splitlines()
+                Line(f"{indent}| {neutral(text)}".rstrip())
+                for text in content.removesuffix("\n").split("\n")
             )
         case _:
             pass
@@ -454,11 +465,12 @@ def success_text(
     if rest:
         rows.append((f"{rest} short steps", sum(phases.values()) - sum(long.values())))
     body = [
-        f"{_shortened(neutral(title), WIDTH - 18):<{WIDTH - 18}}{format_seconds(taken):>14}"
+        f"{_shortened(title, WIDTH - 18):<{WIDTH - 18}}{format_seconds(taken):>14}"
         for title, taken in rows
     ]
     return [Line(), *framed(f"INSTALLED in {format_seconds(seconds)}", body, "good", bar="=")]
 
 
 def _shortened(text: str, width: int) -> str:
+    text = ascii_only(neutral(text))
     return text if len(text) <= width else text[: width - 3] + "..."
