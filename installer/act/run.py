@@ -172,7 +172,7 @@ class Runner:
 
 
 class Program:
-    """A program that runs beside us; `last_words` are the last lines it printed as errors."""
+    """A program that runs beside us."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class Program:
         where: str,
         on_line: Callable[[str], None],
     ) -> None:
-        self.last_words: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
+        self._kept: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
         self._process = process
         self._name = name
         self._where = where
@@ -195,6 +195,11 @@ class Program:
     def __exit__(self, *_: object) -> None:
         _kill_group(self._process)
         self._listener.join()
+
+    @property
+    def last_words(self) -> tuple[str, ...]:
+        """The last lines that it printed as errors."""
+        return tuple(self._kept)
 
     def end(self, timeout: float) -> int:
         """Wait for its end; return its exit code, negative for a signal.
@@ -225,7 +230,7 @@ class Program:
             while line := stream.readline(4096):
                 text = line.decode("utf-8", "backslashreplace").strip()
                 if text:
-                    self.last_words.append(text)
+                    self._kept.append(text)
                     self._on_line(text)
 
 

@@ -1,5 +1,6 @@
 """How a payload may be compressed: one row for each format, known by its first bytes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from installer.model.errors import InstallError, fail
@@ -87,7 +88,9 @@ def recognise(head: bytes, shown: str) -> Format | None:
     )
 
 
-def damaged(known: Format, code: int, words: list[str], fed: int, unpacked: int) -> InstallError:
+def damaged(
+    known: Format, code: int, words: Sequence[str], fed: int, unpacked: int
+) -> InstallError:
     """Make the error for a decompressor that did not end well.
 
     Args:

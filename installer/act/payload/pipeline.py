@@ -302,7 +302,7 @@ class _Work:
             return self.feed.error
         if code == 0 or self.decompressor is None or self.known is None:
             return None
-        words = list(self.decompressor.last_words)
+        words = self.decompressor.last_words
         return damaged(self.known, code, words, self.feed.done, self.unpacked)
 
     def _mismatch(self, rules: Rules) -> Problem | None:

@@ -226,21 +226,19 @@ class HttpSource:
             self._url, headers=headers, timeout=self._patience.timeouts, stream=True
         ) as response:
             skip = self._begin(response)
-            end = length(response.headers.get("Content-Length"))
-            came = 0
             with self._interruptible(response):
                 while True:
                     chunk = response.raw.read(CHUNK, decode_content=False)
                     if not chunk:
                         break
-                    came += len(chunk)
                     if skip >= len(chunk):
                         skip -= len(chunk)
                         continue
                     yield chunk[skip:] if skip else chunk
                     skip = 0
-            # Python 3.11's HTTPResponse.read(n) does not notice that a body ended too early
-            if (end is not None and came != end) or skip:
+            # neither Python 3.11's HTTPResponse.read(n) nor urllib3 before its version 2 notice
+            # that a body ended too early
+            if skip or self.total not in (None, self._done):
                 raise TransientError("the connection was closed")
 
     def _begin(self, response: "requests.Response") -> int:

@@ -96,6 +96,23 @@ def test_a_server_without_ranges_is_read_again(server: Serving) -> None:
     assert [asked for _, asked in server.asked] == [None, "bytes=700001-", "bytes=700001-"]
 
 
+def test_a_second_reading_that_ends_early_is_noticed(server: Serving) -> None:
+    server.faults = [
+        Fault(cut=700_000, ranges=False),
+        Fault(cut=300_000, ranges=False, no_length=True),
+        Fault(cut=900_000, no_length=True),
+        Fault(cut=200_000, no_length=True),
+    ]
+    assert check(server.url).sha256 == DIGEST
+    assert [asked for _, asked in server.asked] == [
+        None,
+        "bytes=700000-",
+        "bytes=700000-",
+        "bytes=1600000-",
+        "bytes=1800000-",
+    ]
+
+
 def test_weak_validators_are_no_condition(server: Serving) -> None:
     server.etag, server.modified = 'W/"one"', "Sat, 21 Nov 2026 07:00:00 GMT"
     server.faults = [Fault(cut=700_000)]

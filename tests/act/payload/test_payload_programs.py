@@ -32,7 +32,7 @@ def test_its_end_and_its_words() -> None:
         os.close(reader)
         code = program.end(10)
         assert code == 3
-        assert told == list(program.last_words) == ["one", "two\\xff"]
+        assert tuple(told) == program.last_words == ("one", "two\\xff")
         assert program.failure(code).problems == (
             Problem(
                 "command.failed",
