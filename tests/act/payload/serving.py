@@ -2,12 +2,17 @@
 
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+CERTIFICATE = Path(__file__).parent / "self-signed.pem"
+"""A certificate for 127.0.0.1, valid until 2126, and its key, which is nobody's secret."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,17 @@ class Serving:
     conditions: list[str | None] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     port: int = 0
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/system.tar"
+        return f"{self.scheme}://127.0.0.1:{self.port}/system.tar"
 
 
 @contextmanager
-def serving(content: bytes) -> Iterator[Serving]:
+def serving(content: bytes, *, tls: bool = False) -> Iterator[Serving]:
     """Serve until the end of `with`."""
-    state = Serving(content)
+    state = Serving(content, scheme="https" if tls else "http")
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -65,6 +71,10 @@ def serving(content: bytes) -> Iterator[Serving]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     state.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

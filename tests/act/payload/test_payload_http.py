@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from serving import Fault, Serving, serving
+from serving import CERTIFICATE, Fault, Serving, serving
 from tars import END, SYSTEM, file, symlink
 
 from installer.act import payload
@@ -270,10 +270,35 @@ def test_nobody_answers() -> None:
         assert refused(url, read=0.2).what == f"{url} cannot be reached: no answer in time"
 
 
+def test_a_certificate_that_nobody_vouches_for() -> None:
+    with serving(CONTENT, tls=True) as server:
+        problem = refused(server.url, seconds=60)
+    assert problem.code == "network.unreachable"
+    assert problem.what.startswith(f"{server.url} cannot be reached: ")
+    assert "certificate verify failed: self-signed certificate" in problem.what
+    assert problem.hint == (
+        "check the clock of this machine (date) and the certificate of the server"
+    )
+
+
+def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(CERTIFICATE))
+    with serving(CONTENT, tls=True) as server:
+        server.faults = [Fault(cut=700_000)]
+        assert check(server.url).sha256 == DIGEST
+        bad = SYSTEM + file(b"/etc/passwd") + file(b"noise", NOISE)
+        server.always = Fault(content=bad, stall=1_500_000)
+        begun = time.monotonic()
+        assert refused(server.url, seconds=60, read=60).code == "payload.hostile"
+        assert time.monotonic() - begun < 5
+
+
 def test_circles(server: Serving) -> None:
     server.always = Fault(status=302, location=server.url)
     problem = refused(server.url, seconds=60)
     assert problem.what == f"{server.url} cannot be reached: the server redirects in circles"
+    # the limit of requests, once
+    assert len(server.asked) == 31
 
 
 def test_secrets_are_never_shown(server: Serving) -> None:
