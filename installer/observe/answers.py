@@ -83,7 +83,10 @@ def _parse_toml(text: str, name: str) -> Mapping[str, Any]:
             raise _not_valid("TOML", str(error), name, text) from None
         lines = text.split("\n")
         line, column = match[2] or str(len(lines)), match[3] or str(len(lines[-1]) + 1)
-        raise _not_valid("TOML", match[1], f"{name}:{line}:{column}", text) from None
+        why = match[1]
+        if why.startswith("Cannot "):
+            why = "this name was given before, or is a table in one place and a value in another"
+        raise _not_valid("TOML", why, f"{name}:{line}:{column}", text) from None
     except RecursionError:
         raise _not_valid("TOML", "it is nested too deeply", name, text) from None
 

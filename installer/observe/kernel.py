@@ -51,8 +51,8 @@ class KernelArguments:
         return {name: redacted(value) for name, value in values.items() if value is not None}
 
 
-FOR_THE_INITRD = ("root", "root-sha256", "modules", "debug")
-"""`netinstall.*` names that the initrd's hooks read."""
+FOR_THE_INITRD = ("root", "root-sha256", "network-timeout", "overlay")
+"""`netinstall.*` names that the initrd's hooks and init read before there is an agent."""
 
 _NAMES = ("answers", "report", "on-failure", "failure-delay", *FOR_THE_INITRD)
 _BOOTIF = re.compile(r"(?:[0-9a-f]{2}[:-])?((?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2})", re.IGNORECASE)
