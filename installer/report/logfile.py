@@ -9,6 +9,7 @@ from installer.model.events import (
     Failed,
     Finished,
     Message,
+    Observed,
     Planned,
     StepFinished,
     StepProgress,
@@ -18,7 +19,7 @@ from installer.model.units import format_seconds
 from installer.report.files import GrowingFile
 from installer.report.lines import paragraphs
 from installer.report.progress import Pace, progress_text
-from installer.report.text import plan_text
+from installer.report.text import facts_text, header_text, plan_text
 
 _MARKS = {"debug": "debug: ", "info": "", "output": "| ", "warning": "warning: "}
 
@@ -52,6 +53,9 @@ class LogFileSink:
 
     def _texts(self, event: AnyEvent) -> Iterator[str]:
         match event:
+            case Observed(version=version, facts=facts):
+                yield from (line.text for line in header_text(version, facts))
+                yield from (line.text for line in facts_text(facts))
             case Planned(plan=plan):
                 yield from (line.text for line in plan_text(plan))
             case StepStarted():

@@ -11,6 +11,7 @@ from installer.model.events import AnyEvent, Message
 from installer.report.backlog import Backlog
 
 CLOSE_SECONDS = 5.0
+_REMEMBERED = 100
 
 
 class LossError(Exception):
@@ -44,30 +45,43 @@ class Fanout:
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         self._sinks = list(sinks)
+        self._first_events: list[AnyEvent] = []
         self._lock = threading.RLock()
 
     def add(self, sink: Sink) -> None:
-        """Give all further events to one more sink."""
+        """Give all further events to one more sink, after the first `_REMEMBERED` that there were:
+        where to report is known only after the machine was looked at."""
         with self._lock:
             self._sinks.append(sink)
+            for event in list(self._first_events):
+                if sink in self._sinks:
+                    self._give_all([sink], event)
 
     def emit(self, event: AnyEvent) -> None:
         """Give an event to every sink."""
         with self._lock:
-            todo: deque[tuple[AnyEvent, Sink | None]] = deque([(event, None)])
-            while todo:
-                current, about = todo.popleft()
-                for sink in [sink for sink in self._sinks if sink is not about]:
-                    warning = self._give(sink, current, with_trouble=about is None)
-                    if warning is not None:
-                        todo.append((warning, sink))
+            if len(self._first_events) < _REMEMBERED:
+                self._first_events.append(event)
+            self._give_all(list(self._sinks), event)
 
-    def _give(self, sink: Sink, event: AnyEvent, *, with_trouble: bool) -> Message | None:
+    def _give_all(self, sinks: list[Sink], event: AnyEvent) -> None:
+        """Give an event to some sinks, and the warnings that come of it to all others."""
+        warnings: deque[tuple[AnyEvent, Sink]] = deque()
+        for sink in sinks:
+            if warning := self._give(sink, event, with_loss=True):
+                warnings.append((warning, sink))
+        while warnings:
+            current, about = warnings.popleft()
+            for sink in [sink for sink in self._sinks if sink is not about]:
+                if warning := self._give(sink, current, with_loss=False):
+                    warnings.append((warning, sink))
+
+    def _give(self, sink: Sink, event: AnyEvent, *, with_loss: bool) -> Message | None:
         try:
             sink.emit(event)
-        except LossError as trouble:
-            # trouble with a warning about trouble is not told: two sinks could go on for ever
-            return _warning(event, str(trouble)) if with_trouble else None
+        except LossError as loss:
+            # a loss of a warning about a loss is not told: two sinks could go on for ever
+            return _warning(event, str(loss)) if with_loss else None
         except Exception as error:  # noqa: BLE001 - that no sink can stop us is the point
             self._sinks.remove(sink)
             return _warning(event, f"{sink.name} is not used any more: {_reason(error)}")
@@ -155,5 +169,5 @@ class Threaded:
     def _pass_on(self, event: AnyEvent) -> None:
         try:
             self._sink.emit(event)
-        except LossError as trouble:
-            self._error = trouble
+        except LossError as loss:
+            self._error = loss

@@ -9,6 +9,7 @@ from installer.model.events import (
     Failed,
     Finished,
     Message,
+    Observed,
     Planned,
     StepFinished,
     StepProgress,
@@ -184,6 +185,7 @@ def progress(step: str, done: int, total: int | None, *, at: float) -> StepProgr
 def installation(*, until: int | None = None) -> Iterator[AnyEvent]:
     """The events of an installation that goes well; `until` ends it inside that step (from 1)."""
     now = 4.5
+    yield Observed(time=_EPOCH + 4, uptime=4, version="0.1.0", facts=FACTS)
     yield Planned(time=_EPOCH + now, uptime=now, plan=PLAN)
     phases: dict[str, float] = {}
     for number, step in enumerate(PLAN.steps, start=1):

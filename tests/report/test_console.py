@@ -6,7 +6,6 @@ import re
 import pytest
 from report_samples import (
     DISK_PATH,
-    FACTS,
     LOST,
     PLAN,
     failed,
@@ -19,7 +18,6 @@ from installer.model.errors import Problem
 from installer.model.events import AnyEvent, Finished, StepStarted
 from installer.model.units import GIB, MIB
 from installer.report.console import ConsoleSink, can_be_live
-from installer.report.text import header_text
 
 LOG = "/run/netinstall/log.txt"
 
@@ -38,8 +36,7 @@ def started(title: str = "unpack it", *, at: float = 10.0) -> StepStarted:
 
 
 def test_a_success_is_told_from_the_machine_to_the_times() -> None:
-    header = [message(line.text) for line in header_text("0.1.0", FACTS)]
-    text = shown(*header, *installation())
+    text = shown(*installation())
     assert (
         text
         == f"""\
@@ -225,7 +222,7 @@ def test_every_line_of_a_serial_console_is_short_printable_ascii() -> None:
 
 
 def test_program_output_is_kept_for_the_log_unless_asked_for() -> None:
-    events = [
+    events: list[AnyEvent] = [
         started(),
         message("mke2fs 1.47.0", "output", step="unpack"),
         message("why", "debug", step="unpack"),
