@@ -22,7 +22,7 @@ from pathlib import Path
 from installer.act.narrator import Narrator
 from installer.act.payload.archive import Stream
 from installer.act.payload.compression import HEAD, Format, damaged, recognise
-from installer.act.payload.source import CHUNK, Patience, Source, open_source
+from installer.act.payload.source import Patience, Source, open_source
 from installer.act.payload.vetting import Contents, vet
 from installer.act.run import Program, Runner
 from installer.model.errors import InstallError, Problem, fail
@@ -44,6 +44,7 @@ TAR = (
 )
 """How GNU tar unpacks; without -P, so that its own defences stand behind ours."""
 
+_PIECE = 256 * 1024
 _TICK = 0.25
 _LEAVE_SECONDS = 15.0
 _FULL = "No space left on device"
@@ -254,7 +255,7 @@ class _Work:
             elif time.monotonic() - begun > self.patience.stuck:
                 raise self._stuck("the decompressor gave no data")
         self.tell()
-        piece = self.plain.read(CHUNK)
+        piece = self.plain.read(_PIECE)
         self.unpacked += len(piece)
         return piece
 

@@ -30,7 +30,8 @@ from installer.observe.payload import (
 if TYPE_CHECKING:
     import requests
 
-CHUNK = 256 * 1024
+CHUNK = 64 * 1024
+"""Bytes read at once. When a server stalls within a piece, the piece is asked for again."""
 
 _RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)")
 

@@ -124,7 +124,7 @@ class Vetting:
             raise _hostile(member, f"leads through .. ({show(path)})")
         if b"" in parts or b"." in parts:
             parts = [part for part in parts if part not in (b"", b".")]
-        if any(len(part) > COMPONENT_LIMIT for part in parts):
+        if len(path) > COMPONENT_LIMIT and any(len(part) > COMPONENT_LIMIT for part in parts):
             raise _odd(member, f"has a part of more than {COMPONENT_LIMIT} bytes")
         return b"/".join(parts)
 

@@ -1,5 +1,6 @@
 """Servers that fail in the middle: what is resumed, what is given up, and the words for it."""
 
+import gzip
 import hashlib
 import socket
 import time
@@ -12,7 +13,7 @@ from tars import END, SYSTEM, file, symlink
 from installer.act import payload
 from installer.act.narrator import Narrator
 from installer.act.payload import Inventory
-from installer.act.payload.source import Patience
+from installer.act.payload.source import CHUNK, Patience
 from installer.model.errors import InstallError, Problem
 from installer.model.events import AnyEvent, Message
 from installer.model.plan import CheckPayload
@@ -169,10 +170,10 @@ def test_lost_for_good(server: Serving) -> None:
 
 
 def test_progress_makes_patience_new(server: Serving) -> None:
-    server.faults = [Fault(cut=40_000, stall=None) for _ in range(40)]
+    server.faults = [Fault(stall=140_000)] * 12
     begun = time.monotonic()
-    assert check(server.url, seconds=1).sha256 == DIGEST
-    assert time.monotonic() - begun < 10
+    assert check(server.url, seconds=1, read=0.15).sha256 == DIGEST
+    assert time.monotonic() - begun > 1.5
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
         server.faults = [Fault(cut=700_000)]
         assert check(server.url).sha256 == DIGEST
         bad = SYSTEM + file(b"/etc/passwd") + file(b"noise", NOISE)
-        server.always = Fault(content=bad, stall=1_500_000)
+        server.always = Fault(content=bad, stall=CHUNK + 1000)
         begun = time.monotonic()
         assert refused(server.url, seconds=60, read=60).code == "payload.hostile"
         assert time.monotonic() - begun < 5
@@ -322,14 +323,18 @@ def test_secrets_are_never_shown(server: Serving) -> None:
 
 def test_the_first_cause_is_told_at_once_while_the_server_stalls(server: Serving) -> None:
     bad = SYSTEM + symlink(b"etc", b"/etc") + file(b"etc/passwd") + file(b"noise", NOISE)
-    server.always = Fault(content=bad, stall=1_500_000)
+    # the second piece never comes whole
+    server.always = Fault(content=bad, stall=CHUNK + 1000)
     begun = time.monotonic()
     problem = refused(server.url, seconds=60, read=60)
     assert problem.code == "payload.hostile"
     assert time.monotonic() - begun < 5
 
 
-def test_a_lost_server_is_the_cause_not_the_cut_archive(server: Serving) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_lost_server_is_the_cause_not_the_cut_archive(server: Serving, packed: bool) -> None:
+    if packed:
+        server.content = gzip.compress(CONTENT)
     server.always = Fault(status=503)
     server.faults = [Fault(cut=1_000_000)]
     assert refused(server.url).code == "network.lost"
