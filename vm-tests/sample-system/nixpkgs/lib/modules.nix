@@ -292,12 +292,13 @@ let
         lib = import ./default.nix;
       };
 
+      # `writtenIn`: the file of a module that is not a file of its own.
       load =
-        module:
+        writtenIn: module:
         if builtins.isPath module || isString module then
           normalise (toString module) (import module)
         else
-          normalise (module._file or "<unknown-file>") module;
+          normalise (module._file or writtenIn) module;
 
       normalise =
         file: module:
@@ -343,13 +344,13 @@ let
           };
 
       closure =
-        module:
+        writtenIn: module:
         let
-          loaded = load module;
+          loaded = load writtenIn module;
         in
-        [ loaded ] ++ concatMap closure loaded.imports;
+        [ loaded ] ++ concatMap (closure loaded.file) loaded.imports;
 
-      loaded = concatMap closure modules;
+      loaded = concatMap (closure "<unknown-file>") modules;
 
       options = foldl' mergeOptionTrees { } (map (m: m.options) loaded);
       mergeOptionTrees =
@@ -426,15 +427,32 @@ let
         else
           mapAttrs value tree;
 
-      config = evaluate prefix options (
-        map (m: {
-          inherit (m) file;
-          value = m.config;
-        }) loaded
-      );
+      definitions = map (m: {
+        inherit (m) file;
+        value = m.config;
+      }) loaded;
+      config = evaluate prefix options definitions;
+
+      # Nix is lazy: what nothing reads would not be found to be wrong.
+      check =
+        tree: values: definitions:
+        all (
+          name:
+          let
+            node = tree.${name};
+            mine = map (d: d // { value = d.value.${name}; }) (
+              filter (d: hasAttr name d.value) (concatMap pushDown definitions)
+            );
+          in
+          if isType "option" node then
+            concatMap discharge mine == [ ] || builtins.seq values.${name} true
+          else
+            check node values.${name} mine
+        ) (attrNames values);
     in
     {
-      inherit config options;
+      inherit options;
+      config = builtins.seq (check options config definitions) config;
     };
 in
 {

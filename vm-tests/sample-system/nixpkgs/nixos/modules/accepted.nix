@@ -33,6 +33,7 @@ in
     i18n = ignored;
     networking = {
       dhcpcd = ignored;
+      enableIPv6 = ignored;
       firewall = ignored;
       hostId = ignored;
       timeServers = ignored;
