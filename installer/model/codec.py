@@ -1,6 +1,7 @@
 """Facts, plans and events as JSON, and back."""
 
 import json
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,10 +11,15 @@ from installer.model.errors import fail
 T = TypeVar("T")
 
 
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    # making one takes 0.2 to 4 ms, encoding an event 5 us; under emulation ten times that
+    return TypeAdapter(kind)
+
+
 def to_json(value: object, *, indent: int | None = None) -> str:
     """Encode a dataclass of the model as JSON, keys in the order of its fields."""
-    adapter: TypeAdapter[Any] = TypeAdapter(type(value))
-    data = adapter.dump_python(value, mode="json")
+    data = _adapter(type(value)).dump_python(value, mode="json")
     return json.dumps(data, indent=indent, ensure_ascii=False)
 
 

@@ -27,6 +27,15 @@ class _Port(io.RawIOBase):
         self._fd = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC)
 
+    @property
+    def line_end(self) -> str:
+        """What ends a line here: somebody may have made the terminal raw (ONLCR in termios(3))."""
+        try:
+            flags = termios.tcgetattr(self._fd)[1]
+        except termios.error:
+            return "\r\n"
+        return "\n" if flags & termios.OPOST and flags & termios.ONLCR else "\r\n"
+
     def writable(self) -> bool:
         return True
 
@@ -64,14 +73,14 @@ class _Port(io.RawIOBase):
 def open_console(path: Path, *, verbose: bool = False, log: str = "") -> Threaded:
     """Return a sink for a kernel console such as /dev/ttyS0, in the plain manner.
 
-    Lines end in CR LF, whatever the settings of the line are. A console that takes nothing (flow
-    control, nobody there) loses lines, and is told how many when it goes on.
+    Lines arrive with CR LF, whatever the settings of the terminal are. A console that takes nothing
+    (flow control, nobody there) loses lines, and is told how many when it goes on.
 
     Raises:
         OSError: there is no such device.
     """
     port = _Port(path)
-    stream = io.TextIOWrapper(io.BufferedWriter(port), encoding="ascii", newline="\r\n")
+    stream = io.TextIOWrapper(io.BufferedWriter(port), encoding="ascii", newline=port.line_end)
     sink = ConsoleSink(stream, live=False, verbose=verbose, log=log, name=f"the console {path}")
     return Threaded(sink, limit=_LINES, abandon=port.abandon)
 
