@@ -12,14 +12,15 @@ T = TypeVar("T")
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    # making one takes 0.2 to 4 ms, encoding an event 5 us; under emulation ten times that
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    # making one takes 0.2 ms (a message) to 4 ms (a plan), encoding with it a fiftieth of that
     return TypeAdapter(kind)
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
     """Encode a dataclass of the model as JSON, keys in the order of its fields."""
-    data = _adapter(type(value)).dump_python(value, mode="json")
+    kind: type[Any] = type(value)
+    data = _adapter(kind).dump_python(value, mode="json")
     return json.dumps(data, indent=indent, ensure_ascii=False)
 
 
