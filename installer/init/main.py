@@ -21,6 +21,7 @@ ACTIONS = ("shell", "reboot", "poweroff")
 
 _WORKER = (sys.executable, "-m", "installer", "install", "--from-kernel")
 _STOP_SECONDS = 30.0
+_LONGEST_DELAY = 86400
 _SHELLS = ("/bin/bash", "/bin/sh")
 _ASKED = {
     # reboot(2): Ctrl-Alt-Del; the others are what busybox's halt, poweroff and reboot send to init
@@ -68,6 +69,7 @@ def run(
     *,
     prepare: Prepare = prepare,
     end: End = end,
+    find_consoles: Callable[[], list[Path]] = consoles.find,
     command_line: Path = COMMAND_LINE,
     folder: Path = RUN,
 ) -> None:
@@ -78,7 +80,8 @@ def run(
             with colons between, the main one last) and leaves its last will in
             `folder`/outcome.json.
         prepare: what is done before it.
-        end: "reboot" or "poweroff".
+        end: is given "reboot" or "poweroff".
+        find_consoles: paths of the terminals, the main one last.
         command_line: the kernel's; `netinstall.on-failure` and `netinstall.failure-delay` count
             when the worker left nothing.
         folder: where the log and the outcome are.
@@ -91,14 +94,14 @@ def run(
     action = "install"
     while True:
         try:
-            if not prepared:
-                root.mount_virtual()
-                terminals = consoles.find()
-                arguments = command_line.read_text()
-                _become_init()
-                consoles.say(terminals, "\n".join(prepare(children, arguments)))
-                prepared = True
             if action == "install":
+                if not prepared:
+                    root.mount_virtual()
+                    terminals = find_consoles()
+                    arguments = command_line.read_text()
+                    _become_init()
+                    consoles.say(terminals, "\n".join(prepare(children, arguments)))
+                    prepared = True
                 action = _install(children, worker, terminals, arguments, folder)
             elif action == "shell":
                 action = _shell(children, terminals)
@@ -110,13 +113,17 @@ def run(
             _report(terminals)
             # what fails at once, again and again, must not fill the console
             children.sleep(1)
-            action = "shell"
+            _, failure, delay = _will(folder / "outcome.json", arguments)
+            if action == "install":
+                action = _after_delay(children, terminals, failure, delay)
+            else:
+                action = "shell"
 
 
 def _become_init() -> None:
     kernel.adopt_orphans()
-    # The kernel's choice when memory runs out must never be this process.
-    Path("/proc/self/oom_score_adj").write_text("-1000")
+    # The kernel's choice when memory runs out must never be this process, nor udev.
+    _out_of_memory_score("self", -1000)
     if os.getpid() == 1:
         try:
             kernel.catch_ctrl_alt_del()
@@ -125,8 +132,12 @@ def _become_init() -> None:
             return
 
 
-def _expendable(pid: int) -> None:
-    Path(f"/proc/{pid}/oom_score_adj").write_text("0")
+def _out_of_memory_score(process: str, score: int) -> None:
+    try:
+        Path(f"/proc/{process}/oom_score_adj").write_text(str(score))
+    except OSError:
+        # it has ended already, or we lack CAP_SYS_RESOURCE in a container
+        return
 
 
 def _install(
@@ -147,7 +158,7 @@ def _install(
         "PYTHONPATH": str(Path(installer.__file__).parent.parent),
     }
     pid = children.start(worker, environment)
-    _expendable(pid)
+    _out_of_memory_score(str(pid), 0)
     code = children.wait(pid, None)
     if code is None:
         asked = children.asked
@@ -157,42 +168,46 @@ def _install(
         children.asked = None
         return _ASKED.get(asked, "install") if asked else "shell"
     children.kill_others(ours)
-    will = _will(outcome, arguments)
+    success, failure, delay = _will(outcome, arguments)
     if code == 0:
-        return str(will["on_success"])
+        return success
     lines = [f"the installation {describe(code)}"]
     if kernel.oom_kills() > killed_before:
         lines.append(f"the kernel killed it because memory ran out ({_memory()})")
     lines.append(f"the log: {folder}/log.txt (for programs: {folder}/log.jsonl)")
     consoles.say(terminals, "\n".join(lines))
-    return _after_delay(children, terminals, str(will["on_failure"]), int(will["delay"]))
+    return _after_delay(children, terminals, failure, delay)
 
 
-def _will(outcome: Path, arguments: str) -> dict[str, str | int]:
-    """Return what the worker wants to be done, or else what the kernel command line says."""
-    will: dict[str, str | int] = {"on_success": "reboot", "on_failure": "shell", "delay": 60}
+def _will(outcome: Path, arguments: str) -> tuple[str, str, int]:
+    """Return what is to be done on success, on failure, and after how many seconds.
+
+    The worker says so in its outcome; what it did not say is taken from the kernel command line.
+    """
+    success, failure, delay = "reboot", "shell", 60
     action = kernel.argument("netinstall.on-failure", arguments)
     if action in ACTIONS:
-        will["on_failure"] = action
-    delay = kernel.argument("netinstall.failure-delay", arguments)
-    if delay is not None and delay.isascii() and delay.isdigit():
-        will["delay"] = min(int(delay), 86400)
+        failure = action
+    seconds = kernel.argument("netinstall.failure-delay", arguments)
+    if seconds is not None and seconds.isascii() and seconds.isdigit():
+        delay = min(int(seconds[:6]), _LONGEST_DELAY)
     try:
         told = json.loads(outcome.read_text())
     except (OSError, ValueError):
-        return will
-    if not isinstance(told, dict):
-        return will
-    for name in ("on_success", "on_failure"):
-        if told.get(name) in ACTIONS:
-            will[name] = told[name]
-    seconds = told.get("failure_delay_seconds")
-    if type(seconds) is int and 0 <= seconds <= 86400:
-        will["delay"] = seconds
-    return will
+        told = None
+    if isinstance(told, dict):
+        if told.get("on_success") in ACTIONS:
+            success = told["on_success"]
+        if told.get("on_failure") in ACTIONS:
+            failure = told["on_failure"]
+        wanted = told.get("failure_delay_seconds")
+        if type(wanted) is int and 0 <= wanted <= _LONGEST_DELAY:
+            delay = wanted
+    return success, failure, delay
 
 
 def _after_delay(children: Children, terminals: Sequence[Path], action: str, seconds: int) -> str:
+    """Leave what was said on the screen for as long as is wanted; return the action."""
     if action == "shell":
         return action
     for left in range(seconds, 0, -10):
@@ -224,7 +239,7 @@ def _shell(children: Children, terminals: Sequence[Path]) -> str:
             consoles.say(terminals, f"no shell on {terminal}: {error.strerror}; try Ctrl-Alt-Del")
             children.sleep(60)
         else:
-            _expendable(pid)
+            _out_of_memory_score(str(pid), 0)
             if children.wait(pid, None) is None:
                 children.kill(pid, signal.SIGHUP, 2)
             # a terminal that hangs up at once must not make this a busy loop
