@@ -3,12 +3,15 @@
 import threading
 from collections import deque
 
-from installer.model.events import AnyEvent, StepProgress
+from installer.model.events import AnyEvent, Message, StepProgress
 
 
 class Backlog:
-    """Takes events without ever waiting; when it is full, progress is dropped first, then the
-    oldest: the end of the story matters most."""
+    """Takes events without ever waiting.
+
+    When it is full, the oldest progress is dropped, else the oldest message, else the oldest
+    event: a console that missed which steps began would be wrong about what happened to the disks.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -27,10 +30,11 @@ class Backlog:
 
     def _drop_one(self) -> None:
         self._dropped += 1
-        for index, event in enumerate(self._events):
-            if isinstance(event, StepProgress):
-                del self._events[index]
-                return
+        for kind in (StepProgress, Message):
+            for index, event in enumerate(self._events):
+                if isinstance(event, kind):
+                    del self._events[index]
+                    return
         self._events.popleft()
 
     def finish(self) -> None:

@@ -210,17 +210,12 @@ def test_a_server_that_is_gone_is_tried_again_until_the_deadline() -> None:
 
 
 def test_what_was_kept_while_the_server_was_away_arrives_at_the_end() -> None:
-    away = threading.Event()
-    away.set()
-    with serving(lambda _: (503 if away.is_set() else 200, {})) as server:
-        sink = HttpSink(
-            server.url,
-            MACHINE,
-            patience=Patience(gather=0.0, first_pause=600.0, longest_pause=600.0),
-        )
+    answers = iter([503])
+    patience = Patience(gather=0.0, first_pause=600.0, longest_pause=600.0)
+    with serving(lambda _: (next(answers, 200), {})) as server:
+        sink = HttpSink(server.url, MACHINE, patience=patience)
         sink.emit(message("one"))
         server.await_requests(1)
-        away.clear()
         sink.emit(message("two"))
         # closing ends the pause of ten minutes
         sink.close(DEADLINE)

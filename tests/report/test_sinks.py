@@ -6,7 +6,7 @@ from collections.abc import Callable
 from report_samples import failed, message, progress
 
 from installer.model.errors import Problem
-from installer.model.events import AnyEvent, Failed, Message, StepProgress
+from installer.model.events import AnyEvent, Message, StepStarted
 from installer.report.backlog import Backlog
 from installer.report.sinks import Fanout, LossError, Threaded
 
@@ -149,10 +149,12 @@ def test_a_sink_that_fails_in_its_thread_is_dropped_with_the_next_event() -> Non
     assert good.texts == ["one", "two", "the modem is not used any more: Connection reset by peer"]
 
 
-def test_a_full_backlog_drops_progress_first_then_the_oldest() -> None:
-    backlog = Backlog(3)
+def test_a_full_backlog_drops_progress_first_then_messages_then_the_oldest() -> None:
+    backlog = Backlog(4)
+    start = StepStarted(time=0, uptime=0, step="a", title="wipe", number=1, count=1)
     end = failed(Problem("disk.none", "no disk matches"))
     for event in (
+        start,
         message("one"),
         progress("a", 1, 10, at=5),
         message("two"),
@@ -161,11 +163,10 @@ def test_a_full_backlog_drops_progress_first_then_the_oldest() -> None:
         end,
     ):
         backlog.put(event)
-    events, dropped = backlog.take(10)
-    assert dropped == 3
-    assert not any(isinstance(event, StepProgress) for event in events)
-    assert [event.text for event in events if isinstance(event, Message)] == ["three", "four"]
-    assert isinstance(events[-1], Failed)
+    assert backlog.take(10) == ([start, message("three"), message("four"), end], 3)
+    for event in (start, end, start, end, start):
+        backlog.put(event)
+    assert backlog.take(10) == ([end, start, end, start], 1)
 
 
 def test_events_from_several_threads_all_arrive() -> None:
