@@ -21,7 +21,11 @@ _CONFIGURATION = "/etc/nixos/configuration.nix"
 
 
 def _environment(toplevel: str) -> Mapping[str, str]:
-    return {"PATH": f"{toplevel}/sw/bin:{toplevel}/sw/sbin"}
+    return {
+        "PATH": f"{toplevel}/sw/bin:{toplevel}/sw/sbin",
+        # a new system has no /etc/passwd yet, and Nix "cannot figure out user name" without either
+        "USER": "root",
+    }
 
 
 def _in_target(
