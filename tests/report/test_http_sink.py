@@ -213,12 +213,12 @@ def test_what_was_kept_while_the_server_was_away_arrives_at_the_end() -> None:
     answers = iter([503])
     patience = Patience(gather=0.0, first_pause=600.0, longest_pause=600.0)
     with serving(lambda _: (next(answers, 200), {})) as server:
-        sink = HttpSink(server.url, MACHINE, patience=patience)
-        sink.emit(message("one"))
+        fanout = Fanout([HttpSink(server.url, MACHINE, patience=patience)])
+        fanout.emit(message("one"))
         server.await_requests(1)
-        sink.emit(message("two"))
+        fanout.emit(message("two"))
         # closing ends the pause of ten minutes
-        sink.close(DEADLINE)
+        fanout.close(DEADLINE)
         assert server.texts == ["one", "one", "two"]
 
 
