@@ -75,3 +75,5 @@ class LiveManner:
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
+            # otherwise the bar of a step that is done is drawn once more, below its last line
+            self._progress.refresh()
