@@ -204,6 +204,18 @@ def test_times_of_folders_that_come_before_their_last_file(tmp_path: Path, targe
     assert (target / "a/2").exists()
 
 
+def test_numbers_count_and_not_names_of_this_machine(tmp_path: Path, target: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    tree(root)
+    path = tmp_path / "system.tar"
+    owners = ["--owner=daemon:4242", "--group=daemon:4343"]
+    subprocess.run(["tar", "-C", root, *owners, "-cf", path, "."], check=True)
+    unpack(path, target)
+    state = (target / "plain").stat()
+    assert (state.st_uid, state.st_gid) == (4242, 4343)
+
+
 def test_a_wrong_clock_is_no_reason_to_talk(tmp_path: Path, target: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
