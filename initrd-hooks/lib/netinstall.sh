@@ -75,7 +75,7 @@ netinstall_consoles() (
 # netinstall_say TEXT: to every console (what init's own output does not reach).
 netinstall_say() {
 	for netinstall_console in $(netinstall_consoles); do
-		printf '%s\r\n' "$1" 2>/dev/null >"$NETINSTALL_DEV/$netinstall_console" || :
+		printf '%s\r\n' "$1" 2>/dev/null >>"$NETINSTALL_DEV/$netinstall_console" || :
 	done
 }
 
@@ -286,7 +286,8 @@ netinstall_parse_root() {
 	'' | [-.]* | *[!A-Za-z0-9.:-]*) return 1 ;;
 	esac
 	case $NETINSTALL_PATH in
-	*[!A-Za-z0-9/._@%+-]*) return 1 ;;
+	# what is left of another kind of URL
+	//* | *[!A-Za-z0-9/._@%+-]*) return 1 ;;
 	esac
 	case $NETINSTALL_OPTIONS in
 	*[!A-Za-z0-9=.,_:-]*) return 1 ;;

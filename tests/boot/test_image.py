@@ -1,0 +1,142 @@
+"""What the image builder runs and puts in; building one takes a minute (see the VM scenarios)."""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from installer.act.run import Runner
+from installer.boot import image
+from installer.model.errors import ExitCode, InstallError
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = Path(image.__file__).with_name("image-requirements.txt")
+
+
+def _arguments(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    image.add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def test_bootstrap_argv() -> None:
+    argv = image.bootstrap_argv(
+        Path("/out/root"),
+        "linux-image-cloud-amd64",
+        ["deb http://deb.debian.org/debian bookworm main"],
+        ['Acquire::http::Proxy "http://proxy:3128"'],
+    )
+    assert argv == [
+        "mmdebstrap",
+        "--mode=root",
+        "--variant=essential",
+        "--format=directory",
+        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        "--dpkgopt=path-exclude=/usr/share/info/*",
+        "--dpkgopt=path-exclude=/usr/share/lintian/*",
+        "--dpkgopt=path-exclude=/usr/share/locale/*",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        '--aptopt=Acquire::http::Proxy "http://proxy:3128"',
+        (
+            "--include=linux-image-cloud-amd64,initramfs-tools,busybox,udev,kmod,unionfs-fuse,"
+            "usr-is-merged,python3,python3-parted,python3-psutil,python3-pyudev,python3-requests,"
+            "ca-certificates,e2fsprogs,xfsprogs,btrfs-progs,dosfstools,fdisk,mount,efibootmgr,"
+            "zstd,xz-utils,iproute2"
+        ),
+        "bookworm",
+        "/out/root",
+        "deb http://deb.debian.org/debian bookworm main",
+    ]
+
+
+def test_squashfs_argv() -> None:
+    assert image.squashfs_argv(Path("/o/root"), Path("/o/root.squashfs"), 15, 1700000000) == [
+        *("mksquashfs", "/o/root", "/o/root.squashfs", "-noappend", "-no-progress", "-quiet"),
+        *("-comp", "zstd", "-Xcompression-level", "15", "-b", "128K"),
+        *("-no-xattrs", "-mkfs-time", "1700000000"),
+    ]
+
+
+def test_pip_argv() -> None:
+    assert image.pip_argv(Path("/r.txt"), Path("/o/root/usr/lib/netinstall")) == [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore"),
+        *("--target", "/o/root/usr/lib/netinstall", "--no-deps", "--require-hashes"),
+        *("--no-compile", "--only-binary=:all:", "--implementation=cp", "--python-version=3.11"),
+        *("--platform=manylinux_2_28_x86_64", "--platform=manylinux2014_x86_64"),
+        *("--platform=manylinux_2_5_x86_64", "--requirement", "/r.txt"),
+    ]
+
+
+def test_what_the_agent_needs_is_in_the_image() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wheels = set(re.findall(r"^([a-z-]+)==", REQUIREMENTS.read_text(), re.MULTILINE))
+    for line in project["dependencies"]:
+        name = re.split(r"[<>=]", line)[0]
+        packages = {f"python3-{name}", f"python3-{name.removeprefix('py')}"}
+        assert name in wheels or packages & set(image.PACKAGES), name
+
+
+def test_every_wheel_is_known_by_its_hash() -> None:
+    text = REQUIREMENTS.read_text()
+    assert len(re.findall(r"^[a-z-]+==[0-9.]+ \\$", text, re.MULTILINE)) == len(
+        re.findall(r"^    --hash=sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    )
+
+
+def test_the_hooks_are_found() -> None:
+    assert (image.hooks_folder() / "lib/netinstall.sh").is_file()
+    assert os.access(image.hooks_folder() / "initramfs-tools/hooks/netinstall", os.X_OK)
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="reads the configuration of apt")
+def test_the_mirrors_of_this_machine_are_used() -> None:
+    for line in image.debian_mirrors(Runner()):
+        assert re.fullmatch(r"deb \S+ bookworm\S* [a-z-]+", line)
+
+
+def test_defaults() -> None:
+    arguments = _arguments("--output", "/o")
+    assert arguments.kernel == "linux-image-amd64"
+    assert arguments.formats == ["squashfs"]
+    assert arguments.compression == 15
+    assert _arguments("--output", "/o", "--format", "squashfs", "nfs").formats == [
+        "squashfs",
+        "nfs",
+    ]
+
+
+def test_building_needs_root(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        script = (
+            "import os, sys; os.setgid(65534); os.setuid(65534)\n"
+            "from pathlib import Path\n"
+            "from installer.boot.image import build_image\n"
+            "build_image(Path(sys.argv[1]), narrate=print)"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "out")],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        said = result.stderr
+    else:
+        with pytest.raises(InstallError) as caught:
+            image.build_image(tmp_path / "out", narrate=lambda _text: None)
+        assert caught.value.exit_code is ExitCode.COMMAND
+        said = str(caught.value)
+    assert (
+        "error[image.build]: building a boot environment needs root: "
+        "it holds files of other owners\n"
+        "  where: netinstall image build\n"
+        "  try:   sudo netinstall image build …"
+    ) in said
+    assert not (tmp_path / "out").exists()
