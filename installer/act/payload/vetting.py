@@ -52,6 +52,11 @@ class Vetting:
             key=lambda row: len(row[0]),
             reverse=True,
         )
+        self._below = {
+            b"/".join(prefix.split(b"/")[:depth]): mount
+            for prefix, mount in self._mounts
+            for depth in range(1, prefix.count(b"/") + 2)
+        }
         # Keyed by hash(name), which is keyed by a secret of this process: a large system has
         # hundreds of thousands of names, and a number takes a fraction of the memory of a path.
         self._made: dict[int, _Kind] = {}
@@ -72,6 +77,9 @@ class Vetting:
         kind = self._kind(member)
         if not name and kind != "directory":
             raise _hostile(member, "would replace the root of the system")
+        if kind != "directory" and name in self._below:
+            # tar would find a folder in its place, but only after the disk was erased
+            raise _odd(member, f"is a {kind}, and a file system is mounted at {self._below[name]}")
         key = hash(name)
         before = self._made.get(key)
         if before is not None and "symbolic link" in (before, kind):

@@ -286,6 +286,21 @@ def test_too_large_says_by_how_much(tarball: Path) -> None:
     )
 
 
+def test_a_mount_point_must_be_a_folder(tarball: Path) -> None:
+    capacity = {"/": MIB, "/srv/data": MIB}
+    problem = refused(tarball, SYSTEM + symlink(b"srv", b"/home/srv") + END, capacity=capacity)
+    assert (problem.code, problem.what) == (
+        "payload.format",
+        "the archive's member srv is a symbolic link, and a file system is mounted at /srv/data",
+    )
+    problem = refused(tarball, SYSTEM + file(b"srv/data") + END, capacity=capacity)
+    assert problem.what == (
+        "the archive's member srv/data is a file, and a file system is mounted at /srv/data"
+    )
+    tarball.write_bytes(SYSTEM + folder(b"srv/data") + file(b"srv/data/x") + END)
+    assert check(tarball, capacity=capacity).usage["/srv/data"] == 4096
+
+
 def test_a_system_without_its_parts(tarball: Path) -> None:
     whole = file(b"etc/hostname") + END
     assert refused(tarball, whole).what == (
