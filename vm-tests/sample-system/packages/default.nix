@@ -234,10 +234,11 @@ let
   '';
 
   programs = run "sample-programs" ''
-    mkdir -p $out/bin
+    mkdir -p $out/bin $out/share
     cp ${../programs}/* $out/bin/
     rm $out/bin/stage-1
-    cp ${../configuration.nix} $out/bin/configuration.nix
+    mv $out/bin/inittab $out/share/
+    cp ${../configuration.nix} $out/share/configuration.nix
     sed -i \
       -e 's,@busybox@,${busybox},g' \
       -e 's,@efibootmgr@,${efibootmgr},g' \
@@ -249,7 +250,7 @@ let
       -e 's,@udev@,${udev},g' \
       -e 's,@util-linux@,${util-linux},g' \
       -e "s,@programs@,$out,g" \
-      $out/bin/*
+      $out/bin/* $out/share/inittab
     chmod 755 $out/bin/*
   '';
 

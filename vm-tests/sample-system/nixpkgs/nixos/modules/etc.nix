@@ -57,7 +57,7 @@ in
       kmem:x:9:
       nixbld:x:30000:
     '';
-    "inittab".source = "${pkgs.programs}/bin/inittab";
+    "inittab".source = "${pkgs.programs}/share/inittab";
     "nix/nix.conf".text = ''
       # No network, no build users, no name spaces needed: as in the installation.
       build-users-group =
