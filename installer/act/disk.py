@@ -2,11 +2,13 @@
 
 import errno
 import fcntl
+import gc
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from installer.act.run import Runner
 from installer.model.errors import InstallError, fail
@@ -66,64 +68,50 @@ def write_table(step: WriteTable, runner: Runner) -> None:
     import parted  # noqa: PLC0415 - half a second under emulation, needed only here
 
     node = _node_of(step.disk)
-    with _locked(node):
-        try:
-            device = parted.getDevice(str(node))
-            table = parted.freshDisk(device, "gpt")
+    try:
+        with _locked(node):
+            _write_gpt(parted, node, step)
+            # libparted chooses random GUIDs and (before 3.6) knows no types but its flags: the
+            # plan's are set in place, while the kernel does not look yet
+            quiet = ["sfdisk", "--quiet", "--lock=no", "--no-reread", "--no-tell-kernel"]
+            runner.run([*quiet, "--disk-id", str(node), step.disk_guid.upper()], timeout=60)
             for row in step.partitions:
-                table.addPartition(
-                    partition=_parted_partition(parted, table, device, row.ref),
-                    constraint=parted.Constraint(exactGeom=_geometry(parted, device, row.ref)),
-                )
-                table.getPartitionBySector(row.ref.start // device.sectorSize).set_name(row.name)
-            table.commitToDevice()
-        except parted.PartedException as error:
-            raise fail(
-                "device.io",
-                f"libparted could not write the table: {error}",
-                where=str(node),
-                hint="look for I/O errors of the disk in the kernel's log (dmesg)",
-            ) from None
-        # libparted chooses random GUIDs and (before 3.6) knows no types but its flags: the plan's
-        # are set in place, while the kernel does not look yet
-        quiet = ["sfdisk", "--quiet", "--lock=no", "--no-reread", "--no-tell-kernel"]
-        runner.run([*quiet, "--disk-id", str(node), step.disk_guid.upper()], timeout=60)
-        for row in step.partitions:
-            number = str(row.ref.number)
-            for option, value in (
-                ("--part-uuid", row.ref.partuuid),
-                ("--part-type", row.type_guid),
-            ):
-                runner.run([*quiet, option, str(node), number, value.upper()], timeout=60)
-        try:
-            device = parted.getDevice(str(node))
-            parted.newDisk(device).commitToOS()
-        except parted.PartedException as error:
-            raise fail(
-                "device.io",
-                f"the kernel did not take the new table: {error}",
-                where=str(node),
-                hint="something opened a partition of this disk meanwhile; see `lsblk` and `fuser`",
-            ) from None
-        finally:
-            # a cached PedDevice keeps the disk open for writing
-            parted.freeAllDevices()
+                number = str(row.ref.number)
+                for option, value in (
+                    ("--part-uuid", row.ref.partuuid),
+                    ("--part-type", row.type_guid),
+                ):
+                    runner.run([*quiet, option, str(node), number, value.upper()], timeout=60)
+        # Debian's libparted waits for udev here, and udev would wait for our lock
+        parted.newDisk(parted.getDevice(str(node))).commitToOS()
+    except parted.PartedException as error:
+        raise fail(
+            "device.io",
+            f"libparted could not write the table, or the kernel did not take it: {error}",
+            where=str(node),
+            hint="look at the kernel's log (dmesg) for I/O errors, and at `lsblk` for what "
+            "opened a partition meanwhile",
+        ) from None
+    # A cached PedDevice remembers another table and sector size. Tables that still point to it
+    # abort the program when they are collected later, so they go first.
+    gc.collect()
+    parted.freeAllDevices()
     _settle(runner)
 
 
-def _parted_partition(parted: object, table: object, device: object, ref: PartitionRef) -> object:
-    return parted.Partition(  # type: ignore[attr-defined]
-        disk=table,
-        type=parted.PARTITION_NORMAL,  # type: ignore[attr-defined]
-        geometry=_geometry(parted, device, ref),
-    )
-
-
-def _geometry(parted: object, device: object, ref: PartitionRef) -> object:
-    sector = device.sectorSize  # type: ignore[attr-defined]
-    return parted.Geometry(  # type: ignore[attr-defined]
-        device=device, start=ref.start // sector, length=ref.size // sector
-    )
+def _write_gpt(parted: ModuleType, node: Path, step: WriteTable) -> None:
+    device = parted.getDevice(str(node))
+    table = parted.freshDisk(device, "gpt")
+    for row in step.partitions:
+        geometry = parted.Geometry(
+            device=device,
+            start=row.ref.start // device.sectorSize,
+            length=row.ref.size // device.sectorSize,
+        )
+        partition = parted.Partition(disk=table, type=parted.PARTITION_NORMAL, geometry=geometry)
+        table.addPartition(partition, constraint=parted.Constraint(exactGeom=geometry))
+        partition.set_name(row.name)
+    table.commitToDevice()
 
 
 def make_filesystem(step: MakeFilesystem, runner: Runner) -> None:

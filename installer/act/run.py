@@ -4,6 +4,7 @@ import contextlib
 import os
 import selectors
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -15,11 +16,11 @@ from threading import Thread
 from typing import IO, Self
 
 from installer.model.errors import InstallError, fail
+from installer.model.programs import SEARCH_PATH
 from installer.model.units import format_seconds
 
 CLEAN_ENVIRONMENT: Mapping[str, str] = {
-    "PATH": "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:"
-    "/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH": SEARCH_PATH,
     "LC_ALL": "C.UTF-8",
     "HOME": "/root",
     "TERM": "dumb",
@@ -66,7 +67,11 @@ class Runner:
         Raises:
             InstallError: `tool.missing`, `command.failed` or `command.timeout`.
         """
-        full = ["chroot", str(chroot), *argv] if chroot is not None else list(argv)
+        full = list(argv)
+        if chroot is not None:
+            # by its path: Popen would look for it in the PATH of the environment in the root
+            program = shutil.which("chroot", path=SEARCH_PATH) or "chroot"
+            full = [program, str(chroot), *argv]
         shown = shlex.join(full)
         if stdin_text is not None:
             # a pipe holds 64 KiB (pipe(7)); anything longer would block before the child reads

@@ -9,12 +9,8 @@ from pathlib import Path
 
 from installer.model.facts import Dmi, Facts, Firmware
 from installer.model.filesystems import FILESYSTEMS, SWAP
+from installer.model.programs import SEARCH_PATH
 from installer.observe import disks, kernel, lease, nics
-
-SEARCH_PATH = (
-    "/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-)
-"""Where programs are looked for: the same folders in which they are found when they are run."""
 
 TOOLS = (
     *sorted({filesystem.tool for filesystem in (*FILESYSTEMS.values(), SWAP)}),
