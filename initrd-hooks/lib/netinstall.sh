@@ -392,6 +392,10 @@ netinstall_fetch() {
 				"$1" "a machine with more memory, or the NFS root, which needs less"
 			return 1
 		fi
+		case $netinstall_said in
+		# the server is there and says no: waiting does not change its mind
+		*' HTTP/1.'?' 4'*) break ;;
+		esac
 		if [ "$(netinstall_size "$2")" -gt "$netinstall_before" ]; then
 			netinstall_tries=0
 			netinstall_pause=1

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import installer
@@ -31,24 +31,24 @@ _ASKED = {
     signal.SIGUSR2: "poweroff",
 }
 
-Prepare = Callable[[Children, str], list[str]]
+Prepare = Callable[[Children, str], Iterable[str]]
 End = Callable[[str], None]
 
 
-def prepare(children: Children, arguments: str) -> list[str]:
-    """Make this a machine on which programs can run; return lines for people.
+def prepare(children: Children, arguments: str) -> Iterator[str]:
+    """Make this a machine on which programs can run; yield lines for people on the way.
 
     Raises:
         InstallError: `root.not-writable`.
         OSError: the kernel refused something that has no alternative.
     """
     union = kernel.argument("netinstall.overlay", arguments) == "unionfs"
-    said = [root.make_writable(children, union=union)]
-    said += [f"warning: {problem}" for problem in devices.start(children)]
-    code = children.wait(children.fork(devices.apply_lease), 30)
-    if code != 0:
-        said.append("warning: the lease could not be read, so name servers are not known")
-    return said
+    yield root.make_writable(children, union=union)
+    lease = children.fork(devices.apply_lease)
+    for problem in devices.start(children):
+        yield f"warning: {problem}"
+    if children.wait(lease, 30) != 0:
+        yield "warning: the lease could not be read, so name servers are not known"
 
 
 def end(action: str) -> None:
@@ -100,7 +100,8 @@ def run(
                     terminals = find_consoles()
                     arguments = command_line.read_text()
                     _become_init()
-                    consoles.say(terminals, "\n".join(prepare(children, arguments)))
+                    for line in prepare(children, arguments):
+                        consoles.say(terminals, line)
                     prepared = True
                 action = _install(children, worker, terminals, arguments, folder)
             elif action == "shell":
