@@ -1,0 +1,74 @@
+# Two commands set everything up on a fresh Debian 12: `make demo` and `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# One virtual machine a core is the best use of a machine without KVM.
+WORKERS ?= $(shell nproc)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+ROOT := $(SUDO) $(if $(SUDO),env CI=$(CI) HOME=/root)
+
+HOOKS := $(shell find initrd-hooks vm-tests/sample-system/programs -type f 2>/dev/null)
+
+.PHONY: help setup demo test fast lint vm-tests format clean
+help:
+	@echo "make demo      install a virtual machine over the network and show what came up"
+	@echo "make test      lint, fast tests, and the main installations in virtual machines"
+	@echo "make fast      lint and the tests that need no root and no virtual machine"
+	@echo "make vm-tests  every scenario in virtual machines"
+	@echo "make format    format Python"
+
+setup: $(VENV)/.packages $(VENV)/.python
+
+# Debian's packages, of which dpkg knows whether they are there.
+$(VENV)/.packages: debian-packages.txt
+	@mkdir -p $(VENV)
+	@packages=$$(grep -v '^#' $<); \
+	if ! dpkg-query --show --showformat='$${db:Status-Status}\n' $$packages 2>/dev/null \
+	    | grep -vqx installed && dpkg-query --show $$packages >/dev/null 2>&1; then :; else \
+	  echo "installing Debian packages (see $<)"; \
+	  $(SUDO) apt-get update -qq; \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	    $$packages >/tmp/netinstall-apt.log 2>&1 || { tail -n 30 /tmp/netinstall-apt.log; exit 1; }; \
+	fi
+	@touch $@
+
+# Debian's own Python: the boot environment runs the same version.
+$(VENV)/.python: pyproject.toml $(VENV)/.packages
+	@echo "installing Python packages into $(VENV)"
+	@test -x $(PYTHON) || /usr/bin/python3 -m venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' 2>&1 \
+	  | { grep -v '^WARNING' || true; }
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable . --group dev 2>&1 \
+	  | { grep -v '^WARNING' || true; }
+	@touch $@
+
+demo: setup
+	@PYTHONPATH=vm-tests $(ROOT) $(PYTHON) -m lab.demo
+
+lint: setup
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy installer
+	@$(VENV)/bin/mypy tests
+	@$(VENV)/bin/mypy vm-tests
+
+fast: lint
+	@$(VENV)/bin/pytest -q -n $(WORKERS) -m "not root and not loop" tests
+
+test: lint
+	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) tests
+	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) --dist loadgroup -m "vm and not slow" vm-tests
+
+vm-tests: setup
+	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) --dist loadgroup vm-tests
+
+format: setup
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
