@@ -106,8 +106,8 @@ def _demo(folder: Path, out: Console) -> None:
         )
         _title(out, "2. Switch a blank UEFI machine on; it boots over iPXE and HTTP")
         out.print(
-            f"  {MEMORY_MIB} MiB of RAM, a blank disk of 4 GiB, QEMU with {accel.accelerator().upper()}. "
-            "Its serial console:",
+            f"  {MEMORY_MIB} MiB of RAM, a blank disk of 4 GiB, "
+            f"QEMU with {accel.accelerator().upper()}. Its serial console:",
             highlight=False,
         )
         clock = _Clock()
