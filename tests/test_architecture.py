@@ -17,7 +17,10 @@ LAYERS = {
     "init": {"model", "init", "observe", "act.run"},
     "boot": {"model", "boot", "observe", "act.run"},
 }
-"""What each folder may import of ours; `act.run` is one module."""
+"""What each folder may import of ours; `act.run` is one module. The package itself may be
+imported for what it says about itself, see `ABOUT`; cli and unattended stand above all folders."""
+
+ABOUT = {"__version__", "__file__", "__name__"}
 
 
 def _modules() -> list[Path]:
@@ -29,25 +32,56 @@ def _imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif (
+            # `import installer` must not be a way around: installer.cli.main
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "installer"
+        ):
+            found.add(f"installer.{node.attr}")
     return found
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_one_way(path: Path) -> None:
-    layer = path.relative_to(PACKAGE).parts[0]
-    if layer not in LAYERS:
-        return
-    ours = {name.removeprefix("installer.") for name in _imports(path) if name.startswith("inst")}
-    allowed = LAYERS[layer]
-    wrong = {
+def _forbidden(path: Path) -> set[str]:
+    allowed = LAYERS[path.relative_to(PACKAGE).parts[0]]
+    ours = {
+        name.removeprefix("installer.")
+        for name in _imports(path)
+        if name.startswith("installer.") and name.removeprefix("installer.") not in ABOUT
+    }
+    return {
         name
         for name in ours
         if not any(name == place or name.startswith(f"{place}.") for place in allowed)
-        and name != "__version__"
     }
-    assert not wrong, f"{path} imports {sorted(wrong)}"
+
+
+def test_every_folder_has_its_place() -> None:
+    assert {
+        path.relative_to(PACKAGE).parts[0] for path in _modules() if path.parent != PACKAGE
+    } == (LAYERS.keys())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in _modules() if path.parent != PACKAGE],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_imports_go_one_way(path: Path) -> None:
+    assert not _forbidden(path)
+
+
+def test_nobody_imports_the_verbs() -> None:
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in _modules()
+        for name in _imports(path)
+        if name.startswith(("installer.cli", "installer.unattended"))
+    }
+    assert users == {"__main__.py", "cli.py"}
 
 
 def _users(*names: str) -> set[str]:
