@@ -11,8 +11,6 @@ WORKERS ?= $(shell nproc)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 ROOT := $(SUDO) $(if $(SUDO),env CI=$(CI) HOME=/root)
 
-HOOKS := $(shell find initrd-hooks vm-tests/sample-system/programs -type f 2>/dev/null)
-
 .PHONY: help setup demo test fast lint vm-tests format clean
 help:
 	@echo "make demo      install a virtual machine over the network and show what came up"

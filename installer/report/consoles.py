@@ -105,4 +105,9 @@ def terminal(
     """Return a sink for our own output (`sys.stdout`); a terminal that was stopped with Ctrl-S
     does not stop the installation."""
     chosen = can_be_live(stream) if live is None else live
-    return Threaded(ConsoleSink(stream, live=chosen, verbose=verbose, log=log), limit=_LINES)
+    # A stream of its own: when the program ends, Python flushes sys.stdout, and aborts if a thread
+    # that waits for the terminal holds it (seen with Debian's 3.11.2-6+deb12u9).
+    own = os.fdopen(
+        os.dup(stream.fileno()), "w", encoding=stream.encoding, errors="backslashreplace"
+    )
+    return Threaded(ConsoleSink(own, live=chosen, verbose=verbose, log=log), limit=_LINES)
