@@ -234,7 +234,7 @@ def _missing_tools(facts: Facts, steps: tuple[Step, ...]) -> list[Problem]:
     return [
         Problem(
             "tool.missing",
-            f"{tool} is not in this boot environment; {purpose} needs it",
+            f"{tool} is not in this boot environment; it is needed for {purpose}",
             "",
             f"build the boot environment with Debian's package {packages[tool]}",
         )
