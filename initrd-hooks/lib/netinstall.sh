@@ -150,6 +150,7 @@ netinstall_linked() {
 netinstall_wait_for_link() {
 	NETINSTALL_DEVICE=
 	netinstall_until=$(($(netinstall_uptime) + $2))
+	netinstall_told=
 	while :; do
 		netinstall_seen=
 		if [ -n "$1" ]; then
@@ -162,6 +163,10 @@ netinstall_wait_for_link() {
 			netinstall_linked "$netinstall_name" && return 0
 		done
 		[ "$(netinstall_uptime)" -lt "$netinstall_until" ] || break
+		if [ -z "$netinstall_told" ]; then
+			netinstall_told=yes
+			netinstall_say "netinstall: waiting up to $2 s for a link on ${1:-any network interface}"
+		fi
 		sleep 1
 	done
 	if [ -z "$netinstall_seen" ]; then
