@@ -8,7 +8,7 @@
 #                             /run/net-DEVICE.conf of klibc's ipconfig(8); runs in a subshell
 #   netinstall_modules NAME…  loads kernel modules, quietly
 #
-# Kernel arguments (also listed in docs/kernel-arguments.md):
+# Kernel arguments:
 #
 #   netinstall.root=http://SERVER/root.squashfs with netinstall.root-sha256=HEX
 #   netinstall.root=nfs:SERVER:/PATH[,OPTIONS]
@@ -246,8 +246,9 @@ netinstall_parse_root() {
 	NETINSTALL_OPTIONS=
 	netinstall_rest=$1
 	case $netinstall_rest in
-	http://?* | https://?*)
-		# RFC 3986, appendix A, without quotes
+	http://?*)
+		# RFC 3986, appendix A, without quotes. No https: busybox's TLS does not check whom it
+		# talks to and fails with common servers, and the hash is checked anyway.
 		case $netinstall_rest in
 		*[!A-Za-z0-9._~:/?#@!\$\&\(\)*+,\;=%\[\]-]*) return 1 ;;
 		esac
@@ -469,7 +470,7 @@ netinstall_try_root() {
 	if ! netinstall_parse_root "$netinstall_root"; then
 		netinstall_problem arguments "this is no place for a root file system: $netinstall_root" \
 			"netinstall.root=, nfsroot=, or the root path of the lease" \
-			"http://SERVER/root.squashfs or nfs:SERVER:/PATH[,OPTIONS]"
+			"http://SERVER/root.squashfs (its hash is checked, TLS is not needed) or nfs:SERVER:/PATH[,OPTIONS]"
 		return 1
 	fi
 	"netinstall_mount_$NETINSTALL_KIND" "$1"

@@ -137,7 +137,7 @@ NFS = "nfs NETINSTALL_SERVER NETINSTALL_PATH NETINSTALL_OPTIONS"
     ("value", "parsed"),
     [
         ("http://10.0.2.2:8080/root.squashfs", "http|http://10.0.2.2:8080/root.squashfs"),
-        ("https://h/r?a=b&c=%20", "http|https://h/r?a=b&c=%20"),
+        ("http://h/r?a=b&c=%20", "http|http://h/r?a=b&c=%20"),
         ("http://[fd00::1]/r", "http|http://[fd00::1]/r"),
         ("nfs:10.0.0.1:/srv/root", "nfs|10.0.0.1|/srv/root|"),
         ("nfs:10.0.0.1:/srv/root,vers=4.1,port=2050", "nfs|10.0.0.1|/srv/root|vers=4.1,port=2050"),
@@ -165,7 +165,17 @@ def test_places_for_a_root(initrd: Initrd, value: str, parsed: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *("", "x", "http://", "ftp://h/r", "nfs:", "nfs:host", "nfs:host:relative", "file:///x"),
+        *(
+            "",
+            "x",
+            "http://",
+            "https://h/r",
+            "ftp://h/r",
+            "nfs:",
+            "nfs:host",
+            "nfs:host:relative",
+            "file:///x",
+        ),
         *("http://h/`id`", "http://h/$(id)'", 'http://h/"', "http://h/a b", "http://h/\\"),
         *("nfs:-o:/x", "nfs:h;id:/x", "nfs:h:/x;id", "nfs:h:/$x", "nfs:h:/x,exec;id"),
         *("nfs:h:/x,a b", "nfs:[zz]:/x", "nfs:.:/x"),
@@ -268,7 +278,8 @@ def test_without_an_answer_from_dhcp(initrd: Initrd) -> None:
             (
                 "\nerror[arguments]: this is no place for a root file system: ftp://x\n"
                 "  where: netinstall.root=, nfsroot=, or the root path of the lease\n"
-                "  try:   http://SERVER/root.squashfs or nfs:SERVER:/PATH[,OPTIONS]\n"
+                "  try:   http://SERVER/root.squashfs (its hash is checked, TLS is not needed) "
+                "or nfs:SERVER:/PATH[,OPTIONS]\n"
             ),
         ),
         (
