@@ -101,12 +101,16 @@ def _demo(folder: Path, out: Console) -> None:
         vm = Vm(
             firmware="uefi",
             memory=MEMORY_MIB,
-            disks=(bench.disk("4G", serial="demo-disk"),),
+            disks=(
+                bench.disk("4G", serial="demo-disk"),
+                # nobody names this one, so nothing may happen to it
+                bench.disk("1G", serial="somebody-elses"),
+            ),
             nics=(Nic(UserNetwork(bootfile=server.ipxe(), hostname=HOSTNAME)),),
         )
         _title(out, "2. Switch a blank UEFI machine on; it boots over iPXE and HTTP")
         out.print(
-            f"  {MEMORY_MIB} MiB of RAM, a blank disk of 4 GiB, "
+            f"  {MEMORY_MIB} MiB of RAM, a blank disk of 4 GiB and somebody else's of 1 GiB, "
             f"QEMU with {accel.accelerator().upper()}. Its serial console:",
             highlight=False,
         )
