@@ -1,6 +1,9 @@
 """networking.nix: DHCP, or what the lease said, for the interface that booted or is named."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
 
 from installer.decide.nix import NixValue, nix_module
 from installer.model.answers import Network
@@ -8,14 +11,31 @@ from installer.model.errors import Problem
 from installer.model.facts import Facts, Lease, Nic
 
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_DOMAIN = re.compile(
+    # RFC 1123, 2.1, and the underscore that Active Directory's domains have
+    r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+    r"(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
+)
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 
 
 def networking_module(network: Network, facts: Facts) -> tuple[str, list[str], list[Problem]]:
-    """Write the module; return its text, warnings and problems."""
+    """Write the module; return its text, warnings and problems.
+
+    A lease is whatever somebody on the network said: names and name servers that cannot be are
+    left out with a warning, but an address or a gateway that cannot be is a problem.
+    """
     nic = _interface(network, facts)
+    if nic is None and (network.interface != "boot" or network.mode != "dhcp"):
+        return "", [], [_no_interface(network, facts)]
     lease = facts.lease_of(nic) if nic is not None else None
     settings: dict[str, NixValue] = {}
-    hostname, domain, warnings = _names(network, lease)
+    warnings: list[str] = []
+    if lease is not None:
+        lease, warnings = _believable(lease)
+    hostname, domain, found = _names(network, lease)
+    warnings += found
     if hostname is not None:
         settings["hostName"] = hostname
     if domain is not None:
@@ -31,8 +51,7 @@ def networking_module(network: Network, facts: Facts) -> tuple[str, list[str], l
             warnings,
             [],
         )
-    if nic is None:
-        return "", warnings, [_no_interface(network, facts)]
+    assert nic is not None  # noqa: S101 - for the type checker: no interface was a problem above
     if lease is None:
         return (
             "",
@@ -46,6 +65,8 @@ def networking_module(network: Network, facts: Facts) -> tuple[str, list[str], l
                 )
             ],
         )
+    if problems := [*_impossible(lease), *_unnamable(network, nic)]:
+        return "", warnings, problems
     settings["useDHCP"] = False
     comment = (
         f"Written by netinstall: the DHCP lease of {nic.name} ({nic.mac}), made static.\n"
@@ -89,6 +110,67 @@ def _no_interface(network: Network, facts: Facts) -> Problem:
     )
 
 
+def _believable(lease: Lease) -> tuple[Lease, list[str]]:
+    """Leave out of a lease what no NixOS could take; say what."""
+    names = dict.fromkeys((*lease.search, *([lease.domain] if lease.domain else [])))
+    wrong = [name for name in names if not _DOMAIN.fullmatch(name)]
+    warnings = [f"the lease's domain {name!r} is none: it is left out" for name in wrong]
+    servers = [server for server in lease.nameservers if not _can_be_a_host(server)]
+    warnings += [
+        f"the lease's name server {server} cannot be one: it is left out" for server in servers
+    ]
+    return (
+        replace(
+            lease,
+            search=tuple(name for name in lease.search if name not in wrong),
+            domain=None if lease.domain in wrong else lease.domain,
+            nameservers=tuple(server for server in lease.nameservers if server not in servers),
+        ),
+        warnings,
+    )
+
+
+def _can_be_a_host(address: IPv4Address) -> bool:
+    return not (address.is_unspecified or address.is_multicast or address.is_reserved)
+
+
+def _impossible(lease: Lease) -> Iterator[Problem]:
+    """Say which addresses of a lease no machine can be given."""
+    address, network = lease.address.ip, lease.address.network
+    # /31 and /32 have no such addresses (RFC 3021)
+    edges = (network.network_address, network.broadcast_address) if network.prefixlen < 31 else ()
+    if not _can_be_a_host(address) or address.is_loopback or address in edges:
+        yield _value(lease, f"the address {lease.address}, which no machine can have")
+    gateway = lease.gateway
+    if gateway is not None and (not _can_be_a_host(gateway) or gateway.is_loopback):
+        yield _value(lease, f"the gateway {gateway}, which no machine can have")
+    elif gateway is not None and gateway == address:
+        yield _value(lease, f"the gateway {gateway}, which is this machine's own address")
+
+
+def _value(lease: Lease, what: str) -> Problem:
+    return Problem(
+        "network.value",
+        f"the lease of {lease.interface} holds {what}",
+        "network.mode",
+        'correct the DHCP server, or say mode = "dhcp"',
+    )
+
+
+def _unnamable(network: Network, nic: Nic) -> Iterator[Problem]:
+    """Say why networking.nix could not name an interface (its name, or its MAC address)."""
+    scripted = network.backend == "scripted"
+    name = nic.name if scripted else nic.permanent_mac or nic.mac
+    if not (_INTERFACE if scripted else _MAC).fullmatch(name):
+        yield Problem(
+            "network.value",
+            f"the {'name' if scripted else 'hardware address'} {name!r} of {nic.name!r} is none "
+            "that networking.nix can hold",
+            "network.interface",
+            'use another interface, or say mode = "dhcp"',
+        )
+
+
 def _names(network: Network, lease: Lease | None) -> tuple[str | None, str | None, list[str]]:
     """Host name and domain. NixOS wants them apart: networking.hostName has no dots."""
     domain = lease.domain if lease is not None else None
@@ -108,7 +190,7 @@ def _names(network: Network, lease: Lease | None) -> tuple[str | None, str | Non
                 )
             ],
         )
-    return first.lower(), rest or domain, []
+    return first.lower(), rest if _DOMAIN.fullmatch(rest) else domain, []
 
 
 def _search(lease: Lease) -> list[NixValue]:

@@ -97,5 +97,9 @@ def _nix_set(values: Mapping[str, NixValue], indent: int) -> str:
 
 def nix_module(settings: Mapping[str, NixValue], comment: str) -> str:
     """Write a NixOS module that sets `settings`, headed by a comment (one or more lines)."""
-    head = "".join(f"# {line}\n" if line else "#\n" for line in comment.splitlines())
+    lines = (
+        "".join(character if character.isprintable() else "?" for character in line)
+        for line in comment.splitlines()
+    )
+    head = "".join(f"# {line}\n" if line else "#\n" for line in lines)
     return f"{head}{{ ... }}:\n{nix_value(settings)}\n"

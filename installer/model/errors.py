@@ -32,6 +32,10 @@ CODES: dict[str, tuple[ExitCode, str]] = {
     "tool.missing": (ExitCode.HARDWARE, "the boot environment lacks a program"),
     "network.no-lease": (ExitCode.HARDWARE, "no DHCP lease is known for the interface"),
     "network.no-interface": (ExitCode.HARDWARE, "the named network interface does not exist"),
+    "network.value": (
+        ExitCode.HARDWARE,
+        "the lease or interface has a value that NixOS cannot take",
+    ),
     "root.not-writable": (ExitCode.HARDWARE, "the root could not be made writable"),
     "payload.not-found": (ExitCode.PAYLOAD, "the server or path does not have the payload"),
     "payload.hash": (ExitCode.PAYLOAD, "the payload is not the one that was announced"),
