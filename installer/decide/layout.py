@@ -70,6 +70,12 @@ def with_boot_partitions(
             )
         )
         add = False
+    if add and needed == "esp":
+        for index, disk in enumerate(wanted):
+            for number, part in enumerate(disk.partitions):
+                if part.mount_point == "/boot":
+                    problems.append(_boot_is_taken(f"disks[{index}].partitions[{number}].mount"))
+                    add = False
     extra = (
         {"type": "esp", "size": f"{DEFAULT_ESP_BYTES} B", "label": "ESP"}
         if needed == "esp"
@@ -81,6 +87,17 @@ def with_boot_partitions(
         added = [Partition.model_validate(extra)] if add and has_root else []
         partitions.append([*added, *disk.partitions])
     return partitions, problems
+
+
+def _boot_is_taken(where: str) -> Problem:
+    return Problem(
+        "firmware.mismatch",
+        "this machine boots through UEFI, and the ESP that is added for it is mounted at /boot, "
+        "where the layout has another file system",
+        where,
+        'leave this partition out, make it the ESP (type = "esp"), or add an ESP with another '
+        'mount, for example "/efi"',
+    )
 
 
 def lay_out(

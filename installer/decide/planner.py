@@ -42,6 +42,10 @@ _TOOLS = {
     "chroot": "coreutils",
     "tar": "tar",
     "sfdisk": "fdisk",
+    # what a payload is compressed with is known only when it comes: see act.payload.compression
+    "gzip": "gzip",
+    "xz": "xz-utils",
+    "zstd": "zstd",
 }
 """Programs that every installation needs, and Debian's package that holds each."""
 
@@ -150,12 +154,13 @@ def _steps(
     yield GenerateConfig()
     yield WriteFile("/etc/nixos/networking.nix", networking)
     if facts.firmware == "bios":
-        root_disk = next(
-            (disk for disk, places in laid for row in places if row.wanted.mount_point == "/"),
+        # GRUB's boot record can load the rest of it from the same disk only
+        grub_disk = next(
+            (disk for disk, places in laid for row in places if row.wanted.type == "bios-boot"),
             None,
         )
-        if root_disk is not None:
-            yield WriteFile("/etc/nixos/boot-device.nix", _boot_device(root_disk))
+        if grub_disk is not None:
+            yield WriteFile("/etc/nixos/boot-device.nix", _boot_device(grub_disk))
     if system.install == "rebuild":
         rebuild = system.rebuild
         yield RebuildSystem(
