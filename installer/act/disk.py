@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from installer.act.holders import holders
 from installer.act.run import Runner
 from installer.model.errors import InstallError, fail
 from installer.model.plan import MakeFilesystem, PartitionRef, WipeDisk, WriteTable
@@ -196,9 +197,11 @@ def _exclusive(node: Path) -> Iterator[int]:
         descriptor = os.open(node, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.EBUSY:
+            programs = ", ".join(holders(node))
             raise fail(
                 "disk.in-use",
-                f"{node} is in use (mounted, swap, or held by another device)",
+                f"{node} is in use "
+                f"({f'by {programs}' if programs else 'mounted, swap, or held by another device'})",
                 where=str(node),
                 hint="see `lsblk` for what holds it; nothing was written",
             ) from None

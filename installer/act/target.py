@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from installer.act.disk import partition_node
+from installer.act.holders import holders
 from installer.act.run import Runner
 from installer.model.errors import InstallError
 from installer.model.plan import EnableSwap, EnterTarget, MountFilesystem
@@ -82,11 +83,17 @@ class Target:
             )
             self.swaps.pop()
         while self.mounts:
-            self.runner.run(
-                ["umount", "--recursive", str(self.mounts[-1])],
-                timeout=_UNMOUNT_SECONDS,
-                purpose=f"unmounting {self.mounts[-1]}",
-            )
+            where = self.mounts[-1]
+            try:
+                self.runner.run(
+                    ["umount", "--recursive", str(where)],
+                    timeout=_UNMOUNT_SECONDS,
+                    purpose=f"unmounting {where}",
+                )
+            except InstallError:
+                if programs := holders(where):
+                    self.runner.on_line(f"{where} is used by {', '.join(programs)}")
+                raise
             self.mounts.pop()
         os.sync()
 
