@@ -66,11 +66,12 @@ def _bytes(value: object) -> int:
 def _mount_point(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("a mount point is an absolute path")
-    if value != "/" and str(PurePosixPath(value)) != value:
+    # two slashes at the beginning mean something else to POSIX, and PurePosixPath keeps them
+    if value != "/" and (str(PurePosixPath(value)) != value or value.startswith("//")):
         raise ValueError("write the mount point without a trailing slash or doubled slashes")
     if ".." in value.split("/") or not re.fullmatch(r"[A-Za-z0-9/._@+-]+", value):
         raise ValueError("a mount point holds letters, digits and / . _ @ + - only, and no ..")
-    if value in ("/etc", "/proc", "/sys", "/dev", "/run"):
+    if value == "/etc" or value.split("/")[1] in ("proc", "sys", "dev", "run"):
         raise ValueError(f"{value} cannot be a file system of its own")
     return value
 
@@ -225,7 +226,8 @@ class Match(Strict):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        if not self.model_fields_set:
+        # in JSON, a field can be given as null, and says nothing then
+        if all(getattr(self, name) is None for name in type(self).model_fields):
             raise ValueError("say at least one thing about the disk: no disk is a default")
         return self
 
@@ -253,7 +255,7 @@ class Partition(Strict):
             raise ValueError("an ESP is vfat (UEFI 2.10, 13.3)")
         if self.type == "linux" and self.mount is None:
             raise ValueError("say where it is mounted (mount)")
-        if self.type == "linux" and self.filesystem == "vfat" and self.mount == "/":
+        if self.filesystem_name == "vfat" and self.mount == "/":
             raise ValueError("vfat cannot hold a NixOS root (no owners, no links)")
         limit = (SWAP if self.type == "swap" else FILESYSTEMS[self.filesystem_name]).label_bytes
         if self.label is not None and len(self.label) > limit:
