@@ -1,26 +1,21 @@
 """The answer file: found by what identifies this machine, read, and checked to its end."""
 
-import json
 import re
 import time
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-from pydantic import ValidationError
 
 from installer.model.answers import AnswerFile
 from installer.model.errors import InstallError, Problem, fail
 from installer.model.facts import Facts
 from installer.model.units import format_bytes, format_seconds
 from installer.model.urls import redacted
-from installer.observe import mistakes
+from installer.observe import documents
 from installer.observe.payload import HEADERS, TIMEOUTS, TransientError, delays, is_final, reason
-from installer.observe.places import places
 
 if TYPE_CHECKING:
     import requests
@@ -34,6 +29,9 @@ SECONDS = 120.0
 _REDIRECTS = 5
 
 
+KIND = documents.Kind(AnswerFile, syntax="answers.syntax", field="answers.field")
+
+
 def load(text: str, name: str) -> AnswerFile:
     """Read an answer file, JSON if its name or its first character says so, TOML otherwise.
 
@@ -41,83 +39,7 @@ def load(text: str, name: str) -> AnswerFile:
         InstallError: `answers.syntax`, or all `answers.field` problems together, each with file,
             line, column and field.
     """
-    text = text.removeprefix("\ufeff")
-    syntax = _syntax(text, name)
-    data = _parse_json(text, name) if syntax == "json" else _parse_toml(text, name)
-    try:
-        return AnswerFile.model_validate(data)
-    except ValidationError as error:
-        raise InstallError(mistakes.problems(error, name, partial(places, text, syntax))) from None
-
-
-def _syntax(text: str, name: str) -> Literal["toml", "json"]:
-    path = name.partition("?")[0]
-    if path.endswith(".json") or (
-        not path.endswith(".toml")
-        and text.lstrip().startswith(("{", "["))
-        and not text.lstrip().startswith("[[")
-    ):
-        return "json"
-    return "toml"
-
-
-def _not_valid(syntax: str, why: str, where: str, text: str) -> InstallError:
-    hint = ""
-    if text.lstrip().startswith("<"):
-        hint = "this looks like a web page: does the server answer every address with one?"
-    elif syntax == "TOML":
-        hint = 'look at the line and the one before: text needs "quotes", a table [brackets]'
-    return fail("answers.syntax", f"this is not {syntax}: {why}", where=where, hint=hint)
-
-
-def _parse_toml(text: str, name: str) -> Mapping[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        match = re.fullmatch(
-            r"(.*?) \(at (?:line ([0-9]+), column ([0-9]+)|end of document)\)",
-            str(error),
-            re.DOTALL,
-        )
-        if match is None:
-            raise _not_valid("TOML", str(error), name, text) from None
-        lines = text.split("\n")
-        line, column = match[2] or str(len(lines)), match[3] or str(len(lines[-1]) + 1)
-        why = match[1]
-        if why.startswith("Cannot "):
-            why = "this name was given before, or is a table in one place and a value in another"
-        raise _not_valid("TOML", why, f"{name}:{line}:{column}", text) from None
-    except RecursionError:
-        raise _not_valid("TOML", "it is nested too deeply", name, text) from None
-
-
-class _NotStrictError(ValueError):
-    """JSON that Python would take although it is ambiguous or none (RFC 8259, 4 and 6)."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _NotStrictError(f"`{key}` is given twice in one object")
-        found[key] = value
-    return found
-
-
-def _no_constant(text: str) -> float:
-    raise _NotStrictError(f"{text} is no number")
-
-
-def _parse_json(text: str, name: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        where = f"{name}:{error.lineno}:{error.colno}"
-        raise _not_valid("JSON", error.msg, where, text) from None
-    except _NotStrictError as error:
-        raise _not_valid("JSON", str(error), name, text) from None
-    except RecursionError:
-        raise _not_valid("JSON", "it is nested too deeply", name, text) from None
+    return documents.load(KIND, text, name)
 
 
 @dataclass(frozen=True)
@@ -221,15 +143,7 @@ def _first(
         content = get(place + encode(name))
         if content is not None:
             shown = redacted(place + encode(name))
-            try:
-                return content.decode(), shown
-            except UnicodeDecodeError as error:
-                raise fail(
-                    "answers.syntax",
-                    f"byte {error.start} is not UTF-8",
-                    where=shown,
-                    hint="save the file as UTF-8",
-                ) from None
+            return decoded(content, shown), shown
     if names is None:
         raise fail(
             "answers.not-found",
@@ -243,6 +157,19 @@ def _first(
         where=_from(location, place),
         hint="name a file after one of these, or make default.toml",
     )
+
+
+def decoded(content: bytes, name: str) -> str:
+    """Return the text of an answer file. Raises InstallError: `answers.syntax`."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise fail(
+            "answers.syntax",
+            f"byte {error.start} is not UTF-8",
+            where=name,
+            hint="save the file as UTF-8",
+        ) from None
 
 
 def _from(location: str, place: str) -> str:

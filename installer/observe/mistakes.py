@@ -1,4 +1,4 @@
-"""Mistakes in an answer file, said for the person who wrote it."""
+"""Mistakes in an answer file or another document of ours, said for the person who wrote it."""
 
 import difflib
 from collections.abc import Callable, Iterator
@@ -7,7 +7,6 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from installer.model.answers import AnswerFile
 from installer.model.errors import Problem
 from installer.model.urls import redacted
 from installer.observe.places import Location, Place, nearest
@@ -26,9 +25,14 @@ _SECRET = ("url",)
 
 
 def problems(
-    error: ValidationError, source: str, where: Callable[[], dict[Location, Place]]
+    error: ValidationError,
+    source: str,
+    where: Callable[[], dict[Location, Place]],
+    *,
+    model: type[BaseModel],
+    code: str,
 ) -> list[Problem]:
-    """Turn what pydantic found into problems, in the order of the file.
+    """Turn what pydantic found into problems with this code, in the order of the file.
 
     `where` is called for the places of the fields.
     """
@@ -37,21 +41,18 @@ def problems(
     for detail in error.errors():
         location = detail["loc"]
         place = nearest(found, location)
-        what, hint = _sentence(detail)
-        position = f":{place[0]}:{place[1]}" if place else ""
-        name = field_name(location)
+        what, hint = _sentence(model, detail)
         placed.append(
-            (
-                place or (0, 0),
-                Problem(
-                    "answers.field",
-                    what,
-                    f"{source}{position}" + (f": {name}" if name else ""),
-                    hint,
-                ),
-            )
+            (place or (0, 0), Problem(code, what, position(source, place, location), hint))
         )
     return [problem for _, problem in sorted(placed, key=lambda pair: pair[0])]
+
+
+def position(source: str, place: Place | None, location: Location) -> str:
+    """Write where something is: `answers.toml:12:3: disks[0].match`."""
+    name = field_name(location)
+    line = f":{place[0]}:{place[1]}" if place else ""
+    return f"{source}{line}" + (f": {name}" if name else "")
 
 
 def field_name(location: Location) -> str:
@@ -79,17 +80,17 @@ _SENTENCES = {
 """What pydantic's error types mean; the values in braces are in the error's context."""
 
 
-def _sentence(detail: ErrorDetails) -> tuple[str, str]:
+def _sentence(root: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
     """Say what is wrong, and what to try."""
     location, kind = detail["loc"], detail["type"]
     context: dict[str, Any] = detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown(location)
+        return _unknown(root, location)
     if kind == "value_error":
         return str(context["error"]), ""
     name = str(location[-1]) if location else "the file"
     if kind == "missing":
-        return f"`{name}` is missing", _description(location)
+        return f"`{name}` is missing", _description(root, location)
     message = detail["msg"]
     said = _SENTENCES.get(kind, f"is wrong: {message[:1].lower()}{message[1:]}").format(**context)
     given = _given(detail)
@@ -111,8 +112,8 @@ def _given(detail: ErrorDetails) -> str:
     return text if len(text) <= _LONGEST_SHOWN else ""
 
 
-def _unknown(location: Location) -> tuple[str, str]:
-    model = _model_at(location[:-1])
+def _unknown(root: type[BaseModel], location: Location) -> tuple[str, str]:
+    model = _model_at(root, location[:-1])
     known = [info.alias or name for name, info in model.model_fields.items()] if model else []
     name = str(location[-1])
     close = difflib.get_close_matches(name.replace("_", "-"), known, n=1)
@@ -121,16 +122,16 @@ def _unknown(location: Location) -> tuple[str, str]:
     return f"unknown field `{name}`", "known here: " + ", ".join(f"`{each}`" for each in known)
 
 
-def _description(location: Location) -> str:
-    model = _model_at(location[:-1])
+def _description(root: type[BaseModel], location: Location) -> str:
+    model = _model_at(root, location[:-1])
     for info in model.model_fields.values() if model else ():
         if info.alias == location[-1]:
             return info.description or ""
     return ""
 
 
-def _model_at(location: Location) -> type[BaseModel] | None:
-    model: type[BaseModel] | None = AnswerFile
+def _model_at(root: type[BaseModel], location: Location) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = root
     for part in location:
         if isinstance(part, str) and model is not None:
             fields = [info for info in model.model_fields.values() if info.alias == part]
