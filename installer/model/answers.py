@@ -118,11 +118,13 @@ MountPoint = Annotated[str, AfterValidator(_mount_point)]
 HostName = Annotated[str, AfterValidator(_hostname)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+# $ is the very end for pydantic's regex crate and for ECMA-262, which JSON Schema refers to; \z
+# and \Z are unknown to one or the other.
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 StorePath = Annotated[
-    str, StringConstraints(pattern=r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]{1,207}\z")
+    str, StringConstraints(pattern=r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]{1,207}$")
 ]
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+-]+\z")]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+-]+$")]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 Glob = Annotated[NonEmpty, Field(description="exact, or with the wildcards * ? [] of fnmatch(3)")]
 

@@ -39,6 +39,12 @@ def test_fat_holds_no_nixos(kind: dict[str, str]) -> None:
         Partition.model_validate({"size": "rest", "mount": "/", **kind})
 
 
+@pytest.mark.parametrize("label", ["nixos\n", "", "a b", "ä"])
+def test_a_pattern_holds_to_the_very_end(label: str) -> None:
+    with pytest.raises(ValidationError, match="String should match pattern"):
+        Partition.model_validate({"size": "rest", "mount": "/", "label": label})
+
+
 def test_a_whole_answer_file() -> None:
     assert AnswerFile.model_validate(ANSWERS).disks[0].partitions[0].mount == "/"
     with pytest.raises(ValidationError, match="two partitions are mounted at /boot"):
