@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from installer import __version__
-from installer.model.errors import InstallError, fail
+from installer.model.errors import ExitCode, InstallError, fail
 
 # Everything else is imported by the verb that needs it: start-up under emulation, and as PID 1,
 # costs seconds.
@@ -19,27 +19,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a verb and exit with its code (`installer.model.errors.ExitCode`)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _parser().parse_args(argv)
-    as_json = getattr(arguments, "json", False)
+    code = ExitCode.DONE
+    problems = None
     try:
         code = arguments.verb(arguments)
     except InstallError as error:
-        _print_error(error, as_json=as_json)
+        sys.stderr.write(f"{error}\n")
         code = error.exit_code
+        problems = [problem.__dict__ for problem in error.problems]
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        code = 130
+        code = ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # the reader (`| head`) has seen enough; a flush at exit must not complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        _look_away()
+    try:
+        if problems is not None and getattr(arguments, "json", False):
+            document = json.dumps({"problems": problems}, indent=2, ensure_ascii=False)
+            sys.stdout.write(document + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _look_away()
     sys.exit(int(code))
 
 
-def _print_error(error: InstallError, *, as_json: bool) -> None:
-    if as_json:
-        problems = [problem.__dict__ for problem in error.problems]
-        sys.stdout.write(json.dumps({"problems": problems}, indent=2, ensure_ascii=False) + "\n")
-    sys.stderr.write(f"{error}\n")
+def _look_away() -> None:
+    """The reader (`| head`) has seen enough; a flush at exit must not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,7 +166,8 @@ def _install(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from installer.observe import answers  # noqa: PLC0415
 
-    answers.load(_read(arguments.answers).decode("utf-8", "replace"), str(arguments.answers))
+    name = str(arguments.answers)
+    answers.load(answers.decoded(_read(arguments.answers), name), name)
     sys.stdout.write(f"{arguments.answers}: no mistakes found\n")
     return 0
 
