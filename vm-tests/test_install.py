@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from lab import report
+from lab import disk, report
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import UserNetwork
@@ -32,12 +32,10 @@ match = { serial = "netinstall-root" }
 [[disks.partitions]]
 size = "256 MiB"
 type = "swap"
-label = "swap"
 
 [[disks.partitions]]
 size = "rest"
 mount = "/"
-label = "nixos"
 """
 
 FAILURES = [r"INSTALLATION FAILED"]
@@ -49,19 +47,41 @@ def test_a_blank_machine_is_installed_over_http(
 ) -> None:
     server = BootServer(bench.web)
     server.answers(ANSWERS)
-    network = UserNetwork(bootfile=server.ipxe(), hostname="rack7")
     target = bench.disk("4G", serial="netinstall-root")
-    vm = Vm(firmware=firmware, memory=1024, disks=(target,), nics=(Nic(network),))
+    other = bench.disk("1G", serial="somebody-elses", canary=True)
+    before = disk.fingerprint(other.image)
+    vm = Vm(
+        firmware=firmware,
+        memory=1024,
+        # SeaBIOS tries the first disk only
+        disks=(target, other),
+        nics=(Nic(UserNetwork(bootfile=server.ipxe(), hostname="rack7.example.test")),),
+    )
     machine = bench.boot(vm)
-    machine.console.expect(r"WILL BE DESTROYED", 240, fail_on=FAILURES)
-    machine.console.expect(r"INSTALLED in", 400, fail_on=FAILURES)
+    console = machine.console
+    console.expect(r"WILL BE DESTROYED", 240, fail_on=FAILURES)
+    console.expect(r"because serial is somebody-elses, not netinstall-root", 10)
+    console.expect(r"\[#+-*\] +\d+ % .*MiB/s", 60, fail_on=FAILURES)
+    console.expect(r"INSTALLED in", 400, fail_on=FAILURES)
     assert machine.wait_for_exit(60) == "reboot"
+    assert disk.fingerprint(other.image) == before
 
     installed = bench.boot(vm.without_network_boot())
     up = report.wait(installed.console, 180)
-    print(up)
-    assert up["hostname"] == "rack7"
     assert up["booted_via"] == firmware
     assert up["configured_from"] == "rebuilt"
+    assert up["hostname"] == "rack7"
     assert up["network"]["mode"] == "static"
+    (nic,) = up["network"]["interfaces"].values()
+    assert nic["addresses"] == ["10.0.2.15/24"]
+    assert up["network"]["nameservers"] == ["10.0.2.3"]
     assert up["nix"]["verify"] == "ok"
+
+    mounts = {row["mount"]: row for row in up["mounts"]}
+    assert mounts["/"]["fstype"] == "ext4"
+    assert ("/boot" in mounts) == (firmware == "uefi")
+    hardware = up["hardware_configuration"]
+    for row in [*up["mounts"], *up["swaps"]]:
+        assert f'"/dev/disk/by-uuid/{row["uuid"]}"' in hardware
+    assert 'address = [ "10.0.2.15/24" ];' in up["networking_nix"]
+    assert disk.fingerprint(other.image) == before
