@@ -12,6 +12,7 @@ import pytest
 
 from installer.model.answers import json_schema
 from installer.model.errors import InstallError
+from installer.observe import kernel
 from installer.observe.answers import load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -180,6 +181,20 @@ def _completed(fragment: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(document["disks"], dict):
         document["disks"] = [{**BASE["disks"][0], **document["disks"]}]
     return document
+
+
+def test_every_kernel_argument_is_documented() -> None:
+    reference = (ROOT / "docs/kernel-arguments.md").read_text()
+    library = (ROOT / "initrd-hooks/lib/netinstall.sh").read_text()
+    hooks = re.sub(r"^\s*#.*$", "", library, flags=re.MULTILINE)
+    init = "".join(path.read_text() for path in (ROOT / "installer/init").glob("*.py"))
+    read = {f"netinstall.{name}" for name in kernel._NAMES}
+    asked = r"(?<!for )netinstall_(?:argument|number) ([A-Za-z][\w.-]*)"
+    read |= set(re.findall(asked, hooks))
+    read |= set(re.findall(r'kernel\.argument\("([\w.-]+)"', init))
+    assert {"netinstall.answers", "BOOTIF", "nfsroot", "netinstall.overlay"} <= read
+    for name in sorted(read):
+        assert re.search(rf"^\| `[^`|]*\b{re.escape(name)}=", reference, re.MULTILINE), name
 
 
 def _links() -> Iterator[tuple[str, str]]:
