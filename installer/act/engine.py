@@ -1,7 +1,11 @@
 """Performs a plan: one function for each kind of step, in order, and cleans up after a failure."""
 
+import signal
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,12 +79,13 @@ def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) 
             with narrator.step(step, number, len(plan.steps)):
                 _perform_step(step, work)
     except BaseException as error:
-        stopped = as_install_error(error, narrator)
-        narrator.failed(stopped)
-        work.target.abandon()
-        if armed:
-            for chosen in plan.chosen:
-                disk.disarm(chosen.stable_path, runner)
+        with _uninterrupted():
+            stopped = as_install_error(error, narrator)
+            narrator.failed(stopped)
+            work.target.abandon()
+            if armed:
+                for chosen in plan.chosen:
+                    disk.disarm(chosen.stable_path, runner)
         raise stopped from error
     narrator.finished(time.monotonic() - begun)
 
@@ -119,9 +124,38 @@ def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912 - a table o
         case InstallBootLoader():
             nixos.install_boot_loader(step, target, runner)
         case LeaveTarget():
-            if work.logs is not None:
-                keep_logs(work.logs, target.path(step.log_path))
+            _keep_logs(step, work)
             target.leave()
+
+
+def _keep_logs(step: LeaveTarget, work: _Work) -> None:
+    """Keep the log, but never lose an installed machine because there is no room for it."""
+    if work.logs is None:
+        return
+    try:
+        keep_logs(work.logs, work.target, step.log_path)
+    except (InstallError, OSError) as error:
+        work.narrator.say(f"the log is not kept on the new system: {error}", "warning")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Finish cleaning up although somebody presses Ctrl-C again, or init asks a second time.
+
+    Every command of the cleaning up has a deadline. A handler, not SIG_IGN: children would
+    inherit that.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def as_install_error(error: BaseException, narrator: Narrator) -> InstallError:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from installer.act.narrator import Narrator
 from installer.act.run import Runner
@@ -54,7 +54,7 @@ def register_store(target: Target, runner: Runner, toplevel: str) -> None:
     Raises:
         InstallError: `nix.registration`.
     """
-    registration = target.root / PAYLOAD_REGISTRATION
+    registration = target.confined(PAYLOAD_REGISTRATION)
     try:
         with registration.open("rb") as stream:
             runner.run(
@@ -88,7 +88,7 @@ def register_store(target: Target, runner: Runner, toplevel: str) -> None:
 def generate_config(target: Target, runner: Runner, toplevel: str) -> None:
     """Run nixos-generate-config(8); it leaves an existing configuration.nix alone."""
     # switch-to-configuration and nixos-enter recognise a NixOS by this file
-    (target.root / "etc/NIXOS").touch()
+    target.confined("etc/NIXOS").touch()
     _in_target(
         target,
         runner,
@@ -101,8 +101,7 @@ def generate_config(target: Target, runner: Runner, toplevel: str) -> None:
 
 def write_file(step: WriteFile, target: Target, narrator: Narrator) -> None:
     """Write a file of the installed system, and warn if configuration.nix does not import it."""
-    path = target.path(step.path)
-    _confined(path, target.root)
+    path = target.confined(str(PurePosixPath(step.path).parent)) / PurePosixPath(step.path).name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.write_text(step.content, encoding="utf-8")
@@ -225,17 +224,3 @@ def install_boot_loader(step: InstallBootLoader, target: Target, runner: Runner)
         environment={"NIXOS_INSTALL_BOOTLOADER": "1"},
     )
     os.sync()
-
-
-def _confined(path: Path, root: Path) -> None:
-    """A link in the payload must not lead our own writing out of the target."""
-    parent = path.parent
-    while parent != root:
-        if parent.is_symlink():
-            raise fail(
-                "payload.hostile",
-                f"{parent} is a symbolic link",
-                where=str(path),
-                hint="the payload must hold a plain folder there",
-            )
-        parent = parent.parent

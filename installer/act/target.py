@@ -7,7 +7,7 @@ from pathlib import Path
 from installer.act.disk import partition_node
 from installer.act.holders import holders
 from installer.act.run import Runner
-from installer.model.errors import InstallError
+from installer.model.errors import InstallError, fail
 from installer.model.plan import EnableSwap, EnterTarget, MountFilesystem
 
 _UNMOUNT_SECONDS = 300
@@ -27,6 +27,25 @@ class Target:
         """Where an absolute path of the installed system lies for us."""
         return self.root / inside.lstrip("/")
 
+    def confined(self, inside: str) -> Path:
+        """Like `path`, for what we write ourselves: no link of the payload may lead it elsewhere.
+
+        Raises:
+            InstallError: `payload.hostile`.
+        """
+        path = self.path(inside)
+        for part in (path, *path.parents):
+            if part == self.root:
+                break
+            if part.is_symlink():
+                raise fail(
+                    "payload.hostile",
+                    f"{part.relative_to(self.root)} is a symbolic link in the payload",
+                    where=f"{path} (it leads to {part.readlink()})",
+                    hint="the payload must hold a plain file or folder there, or nothing",
+                )
+        return path
+
     def mount(self, step: MountFilesystem) -> None:
         """Mount a new file system."""
         where = self.path(step.where)
@@ -44,8 +63,9 @@ class Target:
 
     def enter(self, step: EnterTarget) -> None:
         """Make the target a place where its own programs run: what nixos-enter(8) mounts too."""
-        for name in _API_FOLDERS:
-            (self.root / name).mkdir(parents=True, exist_ok=True)
+        folders = [self.confined(name) for name in _API_FOLDERS]
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
         (self.root / "tmp").chmod(0o1777)
         dev, run = self.root / "dev", self.root / "run"
         # --rbind brings devpts; rslave, so that unmounting here never reaches the original
@@ -113,5 +133,5 @@ class Target:
     def _try(self, argv: list[str]) -> None:
         try:
             self.runner.run(argv, timeout=_UNMOUNT_SECONDS)
-        except InstallError as error:
+        except (InstallError, OSError) as error:
             self.runner.on_line(str(error))
