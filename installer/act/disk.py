@@ -5,6 +5,7 @@ import fcntl
 import gc
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ from types import ModuleType
 from installer.act.holders import holders
 from installer.act.run import Runner
 from installer.model.errors import InstallError, fail
+from installer.model.facts import Disk
 from installer.model.plan import MakeFilesystem, PartitionRef, WipeDisk, WriteTable
-from installer.model.units import MIB, format_bytes
+from installer.model.units import MIB, format_bytes, format_seconds
+from installer.observe import disks
 
 _SYSFS_SECTOR = 512
 """sysfs counts in units of 512 bytes whatever the disk's sectors (block/stat.rst)."""
@@ -31,15 +34,15 @@ def wipe(step: WipeDisk, runner: Runner) -> None:
     """
     node = _node_of(step.disk)
     size = _disk_size(node)
-    if size != step.disk_size:
-        raise fail(
-            "disk.changed",
-            f"{step.disk} has {format_bytes(size)}, the plan was made for "
-            f"{format_bytes(step.disk_size)}",
-            where=str(node),
-            hint="plan again; nothing was written",
-        )
     with _exclusive(node) as descriptor:
+        # only now can nobody else take it, or put another in its place under this name
+        if difference := _difference(node, size, step):
+            raise fail(
+                "disk.changed",
+                f"{step.disk} {difference}",
+                where=str(node),
+                hint="plan again; nothing was written",
+            )
         for partition in _partition_nodes(node):
             runner.run(
                 ["wipefs", "--all", "--force", "--quiet", str(partition)],
@@ -51,13 +54,32 @@ def wipe(step: WipeDisk, runner: Runner) -> None:
             timeout=60,
             purpose=f"wiping {node}",
         )
-        # Boot code in the first sectors, a GPT's backup and md or ZFS labels in the last: wipefs
-        # erases what libblkid knows, not what a firmware would execute.
-        blank = bytes(MIB)
-        for offset in (0, max(0, size - MIB)):
-            os.pwrite(descriptor, blank[: min(MIB, size)], offset)
-        os.fsync(descriptor)
+        # wipefs erases what libblkid knows, not what a firmware would execute
+        _blank_ends(descriptor, size)
     _settle(runner)
+
+
+def _difference(node: Path, size: int, step: WipeDisk) -> str:
+    """Say how a disk is not the planned one; "" when it is."""
+    if str(node) != step.node:
+        return f"is {node} now, the plan was made for {step.node}"
+    if size != step.disk_size:
+        return f"has {format_bytes(size)}, the plan was made for {format_bytes(step.disk_size)}"
+    if step.serial is None and step.wwn is None:
+        return ""
+    found = [
+        disk
+        for disk in disks.look(udev=disks.udev_properties(), include=[step.node])
+        if disk.node == step.node
+    ]
+    seen = found[0] if found else Disk(step.node, size)
+    for name, planned, now in (
+        ("serial", step.serial, seen.serial),
+        ("wwn", step.wwn, seen.wwn),
+    ):
+        if planned is not None and planned != now:
+            return f"has the {name} {now or 'unknown'}, the plan was made for {planned}"
+    return ""
 
 
 def write_table(step: WriteTable, runner: Runner) -> None:
@@ -66,8 +88,16 @@ def write_table(step: WriteTable, runner: Runner) -> None:
     Raises:
         InstallError: `device.io`, or a command's error.
     """
-    import parted  # noqa: PLC0415 - half a second under emulation, needed only here
+    # half a second under emulation, needed only here
+    import _ped  # noqa: PLC0415
+    import parted  # noqa: PLC0415
 
+    # pyparted's exceptions have no base class of their own
+    errors = tuple(
+        kind
+        for kind in vars(_ped).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    )
     node = _node_of(step.disk)
     try:
         with _locked(node):
@@ -85,7 +115,7 @@ def write_table(step: WriteTable, runner: Runner) -> None:
                     runner.run([*quiet, option, str(node), number, value.upper()], timeout=60)
         # Debian's libparted waits for udev here, and udev would wait for our lock
         parted.newDisk(parted.getDevice(str(node))).commitToOS()
-    except parted.PartedException as error:
+    except errors as error:
         raise fail(
             "device.io",
             f"libparted could not write the table, or the kernel did not take it: {error}",
@@ -139,8 +169,10 @@ def partition_node(ref: PartitionRef) -> Path:
             continue
         start = int((sysfs / "start").read_text()) * _SYSFS_SECTOR
         size = int((sysfs / "size").read_text()) * _SYSFS_SECTOR
-        if (start, size) == (ref.start, ref.size) and partition.exists():
-            return partition
+        if (start, size) == (ref.start, ref.size):
+            if partition.exists():
+                return partition
+            break
         raise fail(
             "device.timeout",
             f"{ref} lies at {start} with {size} bytes, planned were {ref.start} and {ref.size}",
@@ -155,15 +187,33 @@ def partition_node(ref: PartitionRef) -> Path:
     )
 
 
-def disarm(disk: str, runner: Runner) -> None:
-    """Make sure that a disk which could be half bootable is not: wipe its table. Never raises."""
+def disarm(chosen: Disk, runner: Runner) -> None:
+    """Make sure that a disk which could be half bootable is not: erase its tables. Never raises.
+
+    Args:
+        chosen: the disk as it was seen when the plan was made.
+        runner: its `on_line` is told what did not work.
+    """
     try:
-        node = _node_of(disk)
-        runner.run(["wipefs", "--all", "--force", "--quiet", str(node)], timeout=60)
+        node = _node_of(chosen.stable_path)
+        if str(node) != chosen.node or _disk_size(node) != chosen.size:
+            raise fail(
+                "disk.changed",
+                f"{chosen.stable_path} is not {chosen.node} of {format_bytes(chosen.size)} any more",
+            )
+        # not with O_EXCL: a file system that could not be unmounted may hold it
         with node.open("r+b", buffering=0) as stream:
-            stream.write(bytes(MIB))
+            _blank_ends(stream.fileno(), chosen.size)
     except (InstallError, OSError) as error:
-        runner.on_line(f"could not wipe {disk} after the failure: {error}")
+        runner.on_line(f"could not wipe {chosen.stable_path} after the failure: {error}")
+
+
+def _blank_ends(descriptor: int, size: int) -> None:
+    """Overwrite the first and the last MiB: boot code, both tables, md's and ZFS's last labels."""
+    blank = bytes(min(MIB, size))
+    for offset in (0, size - len(blank)):
+        os.pwrite(descriptor, blank, offset)
+    os.fsync(descriptor)
 
 
 def _node_of(disk: str) -> Path:
@@ -212,7 +262,7 @@ def _exclusive(node: Path) -> Iterator[int]:
             hint="is it write-protected?",
         ) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, node)
         yield descriptor
     except OSError as error:
         raise fail(
@@ -230,10 +280,30 @@ def _locked(node: Path) -> Iterator[None]:
     """Keep udev from probing a half-written table (systemd, "Locking Block Device Access")."""
     descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, node)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, node: Path, seconds: float = _SETTLE_SECONDS) -> None:
+    """Take the lock of a whole disk; flock(2) itself would wait for ever."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise fail(
+                    "device.timeout",
+                    f"another program kept {node} locked for {format_seconds(seconds)}"
+                    + (f": {', '.join(programs)}" if (programs := holders(node)) else ""),
+                    where=str(node),
+                    hint="end that program; udev only locks a disk while it looks at it",
+                ) from None
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _settle(runner: Runner) -> None:

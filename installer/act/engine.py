@@ -85,7 +85,7 @@ def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) 
             work.target.abandon()
             if armed:
                 for chosen in plan.chosen:
-                    disk.disarm(chosen.stable_path, runner)
+                    disk.disarm(chosen, runner)
         raise stopped from error
     narrator.finished(time.monotonic() - begun)
 
