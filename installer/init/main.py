@@ -22,7 +22,11 @@ ACTIONS = ("shell", "reboot", "poweroff")
 _WORKER = (sys.executable, "-m", "installer", "install", "--from-kernel")
 _STOP_SECONDS = 30.0
 _LONGEST_DELAY = 86400
-_SHELLS = ("/bin/bash", "/bin/sh")
+_SHELLS = (
+    # Debian's /etc/bash.bashrc would replace our prompt with its own, root@(none)
+    ("/bin/bash", "--norc", "-i"),
+    ("/bin/sh", "-i"),
+)
 _ASKED = {
     # reboot(2): Ctrl-Alt-Del; the others are what busybox's halt, poweroff and reboot send to init
     signal.SIGINT: "reboot",
@@ -232,10 +236,10 @@ def _shell(children: Children, terminals: Sequence[Path]) -> str:
         "TERM": "linux" if terminal.name.removeprefix("tty").isdigit() else "vt220",
         "PS1": "netinstall# ",
     }
-    shell = next((path for path in _SHELLS if Path(path).exists()), None)
+    shell = next((argv for argv in _SHELLS if Path(argv[0]).exists()), _SHELLS[-1])
     while True:
         try:
-            pid = children.start([shell or _SHELLS[-1], "-i"], environment, terminal)
+            pid = children.start(shell, environment, terminal)
         except OSError as error:
             consoles.say(terminals, f"no shell on {terminal}: {error.strerror}; try Ctrl-Alt-Del")
             children.sleep(60)
