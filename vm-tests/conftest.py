@@ -18,16 +18,29 @@ from lab.bench import Bench
 @pytest.fixture
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A workbench whose folder outlives the test: logs always, the rest after a failure."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.name).strip("-")
+    with _workbench(request.node) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A workbench for all tests of a file, which then need an xdist_group to meet on one worker."""
+    with _workbench(request.node) as made:
+        yield made
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@contextmanager
+def _workbench(node: pytest.Item | pytest.Collector) -> Iterator[Bench]:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", node.name).strip("-")
     with _claimed(cache.root() / "runs", name) as folder, Bench(folder) as made:
         yield made
-        if request.node.stash.get(_PASSED, False):
+        if not node.stash.get(_FAILED, False):
             for file in folder.rglob("*"):
                 if file.is_file() and file.suffix != ".log":
                     file.unlink()
-
-
-_PASSED = pytest.StashKey[bool]()
 
 
 @contextmanager
@@ -58,9 +71,12 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     requirements.forbid_skip(report)
-    if report.when == "call":
-        item.stash[_PASSED] = report.passed
-        bench = getattr(item, "funcargs", {}).get("bench")
-        if report.failed and isinstance(bench, Bench):
-            report.sections += list(bench.findings())
+    if report.failed:
+        for node in (item, item.getparent(pytest.Module)):
+            if node is not None:
+                node.stash[_FAILED] = True
+        for name in ("bench", "shared_bench"):
+            bench = getattr(item, "funcargs", {}).get(name)
+            if isinstance(bench, Bench):
+                report.sections += list(bench.findings())
     return report

@@ -33,14 +33,18 @@ class BootServer:
         filled = text.replace("@URL@", self.payload_url).replace("@SHA256@", sha256(self.payload))
         return self.web.publish(f"/answers/{name}", filled)
 
-    def kernel_arguments(self) -> str:
-        """The agent's kernel command line for a root over HTTP."""
+    def http_root(self) -> str:
+        """The kernel arguments for a root over HTTP."""
         digest = json.loads((self.image / "image.json").read_text())["files"]["root.squashfs"]
+        url = self.web.url("/image/root.squashfs")
+        return f"netinstall.root={url} netinstall.root-sha256={digest['sha256']}"
+
+    def kernel_arguments(self, root: str | None = None) -> str:
+        """The agent's kernel command line; `root` says where its root is, by default HTTP."""
         return " ".join(
             [
                 "boot=netinstall",
-                f"netinstall.root={self.web.url('/image/root.squashfs')}",
-                f"netinstall.root-sha256={digest['sha256']}",
+                self.http_root() if root is None else root,
                 f"netinstall.answers={self.web.url('/answers/')}",
                 f"netinstall.report={self.web.url('/report')}",
                 self.arguments,
@@ -48,13 +52,13 @@ class BootServer:
             ]
         )
 
-    def ipxe(self, root: str = "") -> str:
-        """Publish the iPXE script; return its URL. `root` replaces the root over HTTP."""
-        arguments = root or self.kernel_arguments()
+    def ipxe(self, root: str | None = None) -> str:
+        """Publish the iPXE script; return its URL. `root`: see kernel_arguments."""
         return self.web.publish(
             "/boot.ipxe",
             "#!ipxe\n"
-            f"kernel image/vmlinuz initrd=initrd BOOTIF=01-${{net0/mac:hexhyp}} {arguments}\n"
+            "kernel image/vmlinuz initrd=initrd BOOTIF=01-${net0/mac:hexhyp} "
+            f"{self.kernel_arguments(root)}\n"
             "initrd image/initrd\n"
             "boot\n",
         )

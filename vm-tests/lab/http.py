@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -164,22 +165,26 @@ class HttpServer:
         complete: bool = False,
         done: bool = False,
         method: str | None = None,
+        skip: int = 0,
     ) -> Request:
         """The first request for `path` (a regex that matches all of it), already made or awaited.
 
         `sent` waits until so many body bytes went out, `complete` for all of them, `done` for the
-        end of the transfer, good or bad.
+        end of the transfer, good or bad. The first `skip` requests for it are passed over.
         Raises TimeoutError, which lists what was asked for instead.
         """
 
         def find() -> Request | None:
+            asked = (
+                one
+                for one in self._state.requests
+                if re.fullmatch(path, one.path) and method in (None, one.method)
+            )
             return next(
                 (
                     replace(one)
-                    for one in self._state.requests
-                    if re.fullmatch(path, one.path)
-                    and method in (None, one.method)
-                    and one.sent >= sent
+                    for one in itertools.islice(asked, skip, None)
+                    if one.sent >= sent
                     and (one.complete or not complete)
                     and (one.done or not done)
                 ),

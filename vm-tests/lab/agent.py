@@ -1,0 +1,55 @@
+"""An agent that stands in its failure shell, and what it says to what is typed there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from lab.bench import Bench
+from lab.boot_server import BootServer
+from lab.network import UserNetwork
+from lab.vm import Machine, Nic, Vm
+
+PROMPT = r"netinstall# $"
+
+
+@dataclass
+class Agent:
+    """A machine in its failure shell, and the server it boots from."""
+
+    machine: Machine
+    server: BootServer
+
+    def run(self, command: str, deadline_s: float) -> tuple[str, int]:
+        """Type a command; return what it said (see `prose`) and its exit code.
+
+        What it wrote to disks is in their images then.
+        """
+        console = self.machine.console
+        # the echo of what is typed must not be mistaken for the answer
+        console.send_line(f"echo BE''GIN; {command}; code=$?; sync; echo EN''D $code")
+        found = console.expect(r"(?s)^BEGIN\n(.*?)^END (\d+)$", deadline_s)
+        return prose(found[1]), int(found[2])
+
+    def install(self, answers: str, deadline_s: float = 90) -> tuple[str, int]:
+        """Publish an answer file and install with it."""
+        url = self.server.answers(answers, "case.toml")
+        return self.run(f"netinstall install {url}", deadline_s)
+
+
+def in_failure_shell(bench: Bench, vm: Vm) -> Agent:
+    """Boot a machine over HTTP that finds no answer file, and wait for its shell."""
+    server = BootServer(bench.web)
+    machine = bench.boot(replace(vm, nics=(Nic(UserNetwork(bootfile=server.ipxe())),)))
+    machine.console.expect("INSTALLATION FAILED", 180)
+    machine.console.expect_prompt(PROMPT, 60)
+    return Agent(machine, server)
+
+
+def prose(text: str) -> str:
+    """What was said, without frames and with every gap as one blank: a text that can be searched.
+
+    A console breaks its lines wherever they are full.
+    """
+    plain = re.sub(r"^[=!|]+ ?|[ =!|+]+$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\s+", " ", plain).strip()
