@@ -93,8 +93,9 @@ def install(location: str | None, *, consent: bool, verbose: bool) -> int:
     except InstallError as error:
         outcome.exit_code = error.exit_code
     finally:
-        fanout.close(_LAST_REPORT_SECONDS)
+        # first: the last reports may take long, and init may lose its patience with them
         (RUN / "outcome.json").write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+        fanout.close(_LAST_REPORT_SECONDS)
     return outcome.exit_code
 
 

@@ -272,6 +272,51 @@ def test_installing_needs_consent() -> None:
     )
 
 
+@pytest.mark.root
+def test_an_installation_that_cannot_begin_tells_everybody(folder: Path) -> None:
+    (folder / "system.tar").write_bytes(bytes(512))
+    (folder / "answers.toml").write_text(
+        "version = 1\n"
+        f'payload = {{ path = "{folder}/system.tar", unverified = true }}\n'
+        'finish = { on-failure = "poweroff", failure-delay-seconds = 7 }\n'
+        "[[disks]]\n"
+        'match = { serial = "no disk has this serial number" }\n'
+        'partitions = [ { size = "rest", mount = "/" } ]\n'
+    )
+    done = subprocess.run(
+        [
+            # what it writes to /run is seen here only
+            *("unshare", "--mount", "sh", "-ec"),
+            (
+                'mount -t tmpfs tmpfs /run; code=0; "$@" || code=$?; '
+                'cp -r /run/netinstall "$0"; exit $code'
+            ),
+            str(folder),
+            *(*COMMAND, "install", "answers.toml", "--yes"),
+        ],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "INSTALLATION FAILED" in done.stdout
+    assert "no disk was changed" in done.stdout
+    assert json.loads((folder / "netinstall/outcome.json").read_text()) == {
+        "on_failure": "poweroff",
+        "on_success": "reboot",
+        "failure_delay_seconds": 7,
+        "exit_code": 3,
+    }
+    last = (folder / "netinstall/log.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["kind"] == "failed"
+    assert json.loads(last)["problems"][0]["code"] == "disk.none"
+    assert "no disk matches" in (folder / "netinstall/log.txt").read_text()
+
+
 @pytest.mark.parametrize("arguments", [(), (GOOD, "--from-kernel")], ids=["neither", "both"])
 def test_installing_needs_one_source_of_answers(arguments: tuple[Path | str, ...]) -> None:
     done = netinstall("install", *arguments)

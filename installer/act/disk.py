@@ -199,7 +199,8 @@ def disarm(chosen: Disk, runner: Runner) -> None:
         if str(node) != chosen.node or _disk_size(node) != chosen.size:
             raise fail(
                 "disk.changed",
-                f"{chosen.stable_path} is not {chosen.node} of {format_bytes(chosen.size)} any more",
+                f"{chosen.stable_path} is not {chosen.node} of {format_bytes(chosen.size)} "
+                "any more",
             )
         # not with O_EXCL: a file system that could not be unmounted may hold it
         with node.open("r+b", buffering=0) as stream:

@@ -143,3 +143,20 @@ def test_entering_and_leaving_leave_nothing_behind(target: Target) -> None:
     finally:
         target.abandon()
     assert Path("/proc/self/mounts").read_text() == before
+
+
+@pytest.mark.root
+def test_a_registration_that_cannot_be_loaded_is_told(target: Target) -> None:
+    toplevel = "/nix/store/00000000000000000000000000000000-nixos-system-x"
+    (target.root / "nix-path-registration").write_text("garbage")
+    with pytest.raises(InstallError) as caught:
+        nixos.register_store(target, target.runner, toplevel)
+    text = str(caught.value)
+    assert text.startswith(
+        f"error[nix.registration]: nix-path-registration could not be loaded, "
+        f"or does not hold {toplevel}\n"
+        "  where: registering the store paths: "
+    )
+    assert "try:   make it with `nix-store --dump-db $(nix-store -qR TOPLEVEL)`; " in text
+    assert "No such file or directory" in text
+    assert (target.root / "nix-path-registration").exists()
