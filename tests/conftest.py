@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# how long an example takes says something about the machine's other work only
+settings.register_profile("netinstall", deadline=None)
+settings.load_profile("netinstall")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

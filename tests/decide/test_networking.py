@@ -1,7 +1,5 @@
 """networking.nix, as Nix reads it, and what is said about leases that cannot be."""
 
-import json
-import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 from deciding import answers, machine, plan, refusal, saved
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_nix import evaluated
 
 from installer.decide.networking import networking_module
 from installer.model.answers import Network
@@ -34,21 +33,12 @@ def _module(network: Network, facts: Facts) -> tuple[str, list[str]]:
     return text, warnings
 
 
-def _evaluated(text: str, folder: Path) -> dict[str, Any]:
-    """Read a module with the real Nix."""
+def _evaluated(text: str, folder: Path) -> Any:
+    """Read a module with the real Nix, as a system's configuration imports it."""
     (folder / "networking.nix").write_text(text)
-    done = subprocess.run(
-        [
-            *("nix-instantiate", "--eval", "--strict", "--json"),
-            *("--expr", "import ./networking.nix { config = { }; lib = { }; pkgs = { }; }"),
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        text=True,
+    return evaluated(
+        f"import {folder}/networking.nix {{ config = {{ }}; lib = {{ }}; pkgs = {{ }}; }}"
     )
-    value: dict[str, Any] = json.loads(done.stdout)
-    return value
 
 
 def test_dhcp(tmp_path: Path) -> None:
@@ -315,14 +305,7 @@ def test_any_lease_is_encoded_or_refused(leases: list[Lease], backend: str, mode
         assert {problem.code for problem in problems} <= {"network.value"}
         assert bool(text) != bool(problems)
         texts += [text] if text else []
-    done = subprocess.run(
-        ["nix-instantiate", "--eval", "--strict", "--json", "-"],
-        input="[" + "".join(f"(({text}) {{ }})\n" for text in texts) + "]",
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for value in json.loads(done.stdout):
+    for value in evaluated("[" + "".join(f"(({text}) {{ }})\n" for text in texts) + "]"):
         assert value.keys() <= {"networking", "systemd"}
         assert value["networking"].keys() <= {
             *("hostName", "domain", "useNetworkd", "useDHCP", "interfaces", "defaultGateway"),

@@ -1,12 +1,11 @@
 """What we write as Nix is what Nix reads: by the real Nix."""
 
-import json
 import random
-import subprocess
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_nix import evaluated
 
 from installer.decide.nix import NixValue, nix_module, nix_string, nix_value
 
@@ -21,30 +20,19 @@ VALUES: st.SearchStrategy[NixValue] = st.recursive(
 )
 
 
-def _evaluate(expression: str) -> object:
-    done = subprocess.run(
-        ["nix-instantiate", "--eval", "--strict", "--json", "-"],
-        input=expression,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return json.loads(done.stdout)
-
-
 @settings(max_examples=20, deadline=None)
 @given(st.lists(VALUES, min_size=1, max_size=60))
 def test_values_round_trip_through_nix(values: list[NixValue]) -> None:
-    assert _evaluate(nix_value(values)) == values
+    assert evaluated(nix_value(values)) == values
     # and over several lines
-    assert _evaluate(nix_value({"wide": [values, "x" * 200]})) == {"wide": [values, "x" * 200]}
+    assert evaluated(nix_value({"wide": [values, "x" * 200]})) == {"wide": [values, "x" * 200]}
 
 
 def test_hostile_strings_round_trip_through_nix() -> None:
     pick = random.Random(20)  # noqa: S311 - the same strings in every run
     pieces = [*PIECES, "é", "\u2028", "\x7f", "\x01", " ", "𝄞"]
     texts = ["".join(pick.choices(pieces, k=pick.randrange(12))) for _ in range(20_000)]
-    assert _evaluate(f"[ {' '.join(nix_string(text) for text in texts)} ]") == texts
+    assert evaluated(f"[ {' '.join(nix_string(text) for text in texts)} ]") == texts
 
 
 @pytest.mark.parametrize("text", ["\0", "a\0b"])
