@@ -89,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     check = verb("check", _check, "validate an answer file")
     check.add_argument("answers", metavar="ANSWERS", type=Path)
 
-    verb("schema", _schema, "print the JSON Schema of the answer file")
+    schema = verb("schema", _schema, "print the JSON Schema of the answer file")
+    schema.add_argument("--site", action="store_true", help="of the site file instead")
     verb("init", _init, "be the init of the boot environment (PID 1)")
 
     image = verbs.add_parser("image", help="the boot environment")
@@ -101,6 +102,23 @@ def _parser() -> argparse.ArgumentParser:
     from installer.boot.image import add_arguments  # noqa: PLC0415
 
     add_arguments(build)
+
+    boot = verbs.add_parser("boot", help="the boot server's side")
+    actions = boot.add_subparsers(required=True, metavar="ACTION")
+    render = actions.add_parser("render", help="write a site file as a server's configuration")
+    render.set_defaults(verb=_boot_render)
+    render.add_argument("site", metavar="SITE", type=Path)
+    render.add_argument(
+        "--for",
+        dest="dialect",
+        required=True,
+        metavar="DIALECT",
+        help="ipxe, netbootxyz, grub, dnsmasq, dhcpd, kea, exports, ganesha, pixiecore or kexec",
+    )
+    render.add_argument("--output", type=Path, required=True, metavar="DIR")
+    lint = actions.add_parser("check", help="look for what a machine would stumble over")
+    lint.set_defaults(verb=_boot_check)
+    lint.add_argument("site", metavar="SITE", type=Path)
     return parser
 
 
@@ -172,10 +190,11 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _schema(_arguments: argparse.Namespace) -> int:
-    from installer.model.answers import json_schema  # noqa: PLC0415
+def _schema(arguments: argparse.Namespace) -> int:
+    from installer.model import answers, site  # noqa: PLC0415
 
-    sys.stdout.write(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
+    schema = site.json_schema() if arguments.site else answers.json_schema()
+    sys.stdout.write(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -190,6 +209,20 @@ def _image_build(arguments: argparse.Namespace) -> int:
     from installer.boot import image  # noqa: PLC0415
 
     image.run(arguments, _say)
+    return 0
+
+
+def _boot_render(arguments: argparse.Namespace) -> int:
+    from installer.boot import render  # noqa: PLC0415
+
+    render.run_render(arguments, _say)
+    return 0
+
+
+def _boot_check(arguments: argparse.Namespace) -> int:
+    from installer.boot import render  # noqa: PLC0415
+
+    render.run_check(arguments, _say)
     return 0
 
 

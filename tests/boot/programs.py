@@ -1,0 +1,122 @@
+"""The real programs that read what is rendered.
+
+Debian's packages of dhcpd and Kea start their daemons where they are installed, so they are only
+unpacked, into the cache, and run from there.
+"""
+
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+from lab import cache as kept
+
+_PACKAGES = (
+    "isc-dhcp-server",
+    "kea-dhcp4-server",
+    "kea-common",
+    # Kea's libraries
+    *("liblog4cplus-2.0.5", "libmariadb3", "libpq5", "libldap-2.5-0"),
+)
+_SECONDS = 60
+
+
+@cache
+def unpacked() -> Path:
+    """The folder into which the packages are unpacked."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        # apt fetches as a user of its own, who may not see the folder otherwise
+        folder.chmod(0o755)
+        done = _run(["apt-get", "download", *_PACKAGES], folder)
+        if done.returncode:
+            raise OSError(done.stdout)
+        for package in folder.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+            package.unlink()
+
+    try:
+        return kept.build("dhcp-servers", _PACKAGES, make)
+    except OSError as error:
+        reason = f"dhcpd and Kea cannot be downloaded: {error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def dnsmasq(config: Path) -> str:
+    """Check dnsmasq.conf; return what is wrong with it, nothing if it is accepted."""
+    return _complaint(["dnsmasq", "--test", f"--conf-file={config}"])
+
+
+def dhcpd(config: Path) -> str:
+    """Check dhcpd.conf."""
+    leases = config.with_name("dhcpd.leases")
+    leases.touch()
+    program = unpacked() / "usr/sbin/dhcpd"
+    return _complaint([program, "-t", "-cf", config, "-lf", leases])
+
+
+def kea(config: Path) -> str:
+    """Check kea-dhcp4.conf; the interface in it must exist."""
+    libraries = unpacked() / "usr/lib/x86_64-linux-gnu"
+    program = unpacked() / "usr/sbin/kea-dhcp4"
+    return _complaint([program, "-t", config], LD_LIBRARY_PATH=str(libraries))
+
+
+def grub(config: Path) -> str:
+    """Check a script of GRUB."""
+    return _complaint(["grub-script-check", config])
+
+
+def shellcheck(script: Path) -> str:
+    """Check a POSIX shell script."""
+    return _complaint(["shellcheck", "--shell=sh", script])
+
+
+def words(script: Path, commands: tuple[str, ...], **variables: str) -> list[list[str]]:
+    """Let a shell read the script with these commands replaced; return how each was called.
+
+    GRUB's language quotes as the shell does, so this also reads what grub-script-check accepted.
+    """
+    functions = "".join(
+        f'{name}() {{ printf "%s\\\\0" {name} "$@"; printf "\\\\n\\\\0"; }}\n' for name in commands
+    )
+    text = f'set -u\n{functions}\n. "$0"\n'
+    done = subprocess.run(
+        ["/bin/dash", "-c", text.replace("\\\\", "\\"), script],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/nowhere", **variables},
+        timeout=_SECONDS,
+    )
+    calls: list[list[str]] = [[]]
+    for word in done.stdout.split("\0")[:-1]:
+        if word == "\n":
+            calls.append([])
+        else:
+            calls[-1].append(word)
+    return calls[:-1]
+
+
+def _complaint(argv: list[str | Path], **variables: str) -> str:
+    done = _run(argv, None, **variables)
+    return done.stdout if done.returncode else ""
+
+
+def _run(
+    argv: list[str] | list[str | Path], cwd: Path | None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **variables},
+        timeout=_SECONDS,
+    )
