@@ -112,6 +112,12 @@ def test_defaults() -> None:
     ]
 
 
+def test_the_memory_that_is_needed() -> None:
+    assert image.memory_needed("squashfs", 60 * 1024**2) == 256
+    assert image.memory_needed("squashfs", 84 * 1024**2) == 288
+    assert image.memory_needed("nfs", 0) == 256
+
+
 def test_building_needs_root(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         script = (
