@@ -24,6 +24,9 @@ _SYSFS_SECTOR = 512
 
 _SETTLE_SECONDS = 60
 
+_NOTHING_TO_BOOT = bytes.fromhex("cd18 f4 ebfd")
+"""int 18h; hlt; jmp to the hlt: "boot the next device" (BIOS Boot Specification 1.01, 6.7)."""
+
 
 def wipe(step: WipeDisk, runner: Runner) -> None:
     """Destroy signatures and tables, on each partition the kernel knows and on the disk.
@@ -113,6 +116,12 @@ def write_table(step: WriteTable, runner: Runner) -> None:
                     ("--part-type", row.type_guid),
                 ):
                     runner.run([*quiet, option, str(node), number, value.upper()], timeout=60)
+            # A BIOS that finds the signature of the protective MBR executes what stands before it.
+            # libparted leaves zeros there, in which the machine hangs: one whose installation
+            # failed would never come back to the network.
+            with node.open("r+b", buffering=0) as stream:
+                stream.write(_NOTHING_TO_BOOT)
+                os.fsync(stream.fileno())
         # Debian's libparted waits for udev here, and udev would wait for our lock
         parted.newDisk(parted.getDevice(str(node))).commitToOS()
     except errors as error:

@@ -78,6 +78,8 @@ def test_table_is_as_planned_and_repeatable(
         assert [row["name"] for row in rows] == ["ESP", "bios-boot", "swap", "root"]
         for row in step.partitions:
             assert disk.partition_node(row.ref).is_block_device()
+        with loop_disk.open("rb") as stream:
+            assert stream.read(2) == b"\xcd\x18", "a BIOS would hang in the protective MBR"
 
 
 def test_filesystems_get_the_planned_uuid_and_label(loop_disk: Path) -> None:
