@@ -18,6 +18,9 @@ from installer.model.errors import ExitCode, InstallError, fail
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a verb and exit with its code (`installer.model.errors.ExitCode`)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # a connection that breaks must not leave mounts and a half-written disk; nohup(1) ignores it
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     arguments = _parser().parse_args(argv)
     code = ExitCode.DONE
     problems = None

@@ -371,7 +371,9 @@ def silent_server() -> Iterator[tuple[str, Event]]:
         thread.join(60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda each: each.name
+)
 def test_an_interruption(number: signal.Signals, silent_server: tuple[str, Event]) -> None:
     url, asked = silent_server
     process = subprocess.Popen(

@@ -56,8 +56,8 @@ def test_cleaning_up_is_not_interrupted(tmp_path: Path) -> None:
     def impatient(event: AnyEvent) -> None:
         events.append(event)
         if isinstance(event, Failed):
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGTERM)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(os.getpid(), number)
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(InstallError):
