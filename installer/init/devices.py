@@ -1,4 +1,4 @@
-"""Device nodes, modules, the loopback interface; name and name servers from the lease."""
+"""Device nodes, modules, the loopback interface."""
 
 from pathlib import Path
 
@@ -35,21 +35,3 @@ def start(children: Children) -> list[str]:
         except OSError as error:
             problems.append(f"{error}: a boot entry cannot be made")
     return problems
-
-
-def apply_lease() -> None:
-    """Take host name and name servers from the lease; run in a child (see `Children.fork`)."""
-    from installer.observe.lease import read_leases  # noqa: PLC0415 - kept out of PID 1
-
-    leases = read_leases()
-    for lease in leases:
-        if lease.hostname:
-            Path("/proc/sys/kernel/hostname").write_text(lease.hostname.partition(".")[0])
-            break
-    lines = [f"nameserver {server}" for lease in leases for server in lease.nameservers][:3]
-    domains = [name for lease in leases for name in lease.search or (lease.domain,) if name]
-    if domains:
-        lines.append("search " + " ".join(dict.fromkeys(domains)))
-    new = Path("/etc/resolv.conf.new")
-    new.write_text("".join(f"{line}\n" for line in lines))
-    new.replace("/etc/resolv.conf")

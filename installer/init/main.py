@@ -48,11 +48,17 @@ def prepare(children: Children, arguments: str) -> Iterator[str]:
     """
     union = kernel.argument("netinstall.overlay", arguments) == "unionfs"
     yield root.make_writable(children, union=union)
-    lease = children.fork(devices.apply_lease)
+    lease = children.fork(_apply_lease)
     for problem in devices.start(children):
         yield f"warning: {problem}"
     if children.wait(lease, 30) != 0:
         yield "warning: the lease could not be read, so name servers are not known"
+
+
+def _apply_lease() -> None:
+    from installer.init import lease  # noqa: PLC0415 - kept out of PID 1's memory
+
+    lease.apply()
 
 
 def end(action: str) -> None:

@@ -1,6 +1,7 @@
 """initrd-hooks/lib/netinstall.sh, run by each shell that an initrd may have."""
 
 import contextlib
+import hashlib
 import http.server
 import subprocess
 import threading
@@ -378,6 +379,115 @@ def test_a_server_that_is_not_there_is_tried_for_two_minutes(initrd: Initrd) -> 
         "again in 1 s"
     )
     assert len(lines) == 8 + 4
+
+
+# Mounting needs a kernel that does it, and a machine of its own: mount is a stand-in that notes its
+# arguments; every other program is real.
+MOUNTLESS = """
+netinstall_modules() { :; }
+sleep() { :; }
+netinstall_applet() {
+    case $1 in
+    mount | umount) printf '%s\\n' "$*" >>"$NETINSTALL_RUN/mounts"; "${MOUNT:-true}" ;;
+    df) printf 'a\\nb 1 1 %s 1%% /\\n' "${FREE:-1000}" ;;
+    *) busybox "$@" ;;
+    esac
+}
+"""
+
+
+def test_a_root_over_http_is_checked_and_mounted(initrd: Initrd) -> None:
+    (initrd.folder / "served").mkdir()
+    (initrd.folder / "served/root.squashfs").write_bytes(b"a root")
+    digest = hashlib.sha256(b"a root").hexdigest()
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=initrd.folder / "served")
+    initrd.lease("IPV4ADDR='192.0.2.10'\n")
+    with _serving(handler) as port:  # type: ignore[arg-type]
+        url = f"http://127.0.0.1:{port}/root.squashfs"
+        initrd.arguments(f"netinstall.root={url} netinstall.root-sha256={digest}")
+        result = initrd.run(f"{MOUNTLESS}\nnetinstall_try_root /root")
+    assert result.returncode == 0, initrd.said() + result.stderr
+    store = initrd.folder / "run/netinstall/image"
+    assert (initrd.folder / "run/mounts").read_text() == (
+        f"mount -t tmpfs -o mode=0700,size=80% netinstall {store}\n"
+        f"mount -t squashfs -o ro,loop {store}/root.squashfs /root\n"
+    )
+    assert initrd.said() == f"netinstall: fetching {url}\n"
+
+
+def test_a_root_that_is_not_the_announced_one_is_never_mounted(initrd: Initrd) -> None:
+    (initrd.folder / "served").mkdir()
+    (initrd.folder / "served/root.squashfs").write_bytes(b"another root")
+    announced = hashlib.sha256(b"a root").hexdigest()
+    is_ = hashlib.sha256(b"another root").hexdigest()
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=initrd.folder / "served")
+    initrd.lease("IPV4ADDR='192.0.2.10'\n")
+    with _serving(handler) as port:  # type: ignore[arg-type]
+        url = f"http://127.0.0.1:{port}/root.squashfs"
+        initrd.arguments(f"netinstall.root={url} netinstall.root-sha256={announced}")
+        result = initrd.run(f"{MOUNTLESS}\nnetinstall_try_root /root")
+    assert result.returncode == 1
+    store = initrd.folder / "run/netinstall/image"
+    assert (initrd.folder / "run/mounts").read_text() == (
+        f"mount -t tmpfs -o mode=0700,size=80% netinstall {store}\numount {store}\n"
+    )
+    assert not (store / "root.squashfs").exists()
+    assert initrd.said() == (
+        f"netinstall: fetching {url}\n"
+        "\nerror[payload.hash]: the root file system is not the one that was announced\n"
+        f"  where: {url} has the SHA-256 {is_}\n"
+        f"  try:   netinstall.root-sha256= of the same image ({announced} was expected)\n"
+    )
+
+
+def test_a_root_that_does_not_fit_into_memory_is_told(initrd: Initrd) -> None:
+    with _serving(type("Handler", (Cutting,), {"ranges": []})) as port:
+        url = f"http://127.0.0.1:{port}/root.squashfs"
+        result = initrd.run(
+            f'{MOUNTLESS}\nFREE=0\nnetinstall_fetch "$1" "$2"',
+            url,
+            str(initrd.folder / "run/root"),
+        )
+    assert result.returncode == 1
+    assert initrd.said() == (
+        "\nerror[payload.too-large]: the root file system does not fit into memory\n"
+        f"  where: {url}\n"
+        "  try:   a machine with more memory, or the NFS root, which needs less\n"
+    )
+
+
+def test_an_nfs_root_is_mounted_read_only_by_address(initrd: Initrd) -> None:
+    initrd.lease("IPV4ADDR='192.0.2.10'\n")
+    initrd.arguments("netinstall.root=nfs:192.0.2.1:/srv/root,port=2050")
+    assert initrd.run(f"{MOUNTLESS}\nnetinstall_try_root /root").returncode == 0
+    assert (initrd.folder / "run/mounts").read_text() == (
+        "mount -i -t nfs4 -o ro,nolock,proto=tcp,vers=4.2,port=2050,addr=192.0.2.1 "
+        "192.0.2.1:/srv/root /root\n"
+    )
+
+
+def test_an_nfs_root_that_cannot_be_mounted_is_told(initrd: Initrd) -> None:
+    initrd.lease("IPV4ADDR='192.0.2.10'\n")
+    initrd.arguments("netinstall.root=nfs:192.0.2.1:/srv/root")
+    refused = 'refused() { echo "mount: Permission denied" >&2; return 1; }\nMOUNT=refused\n'
+    result = initrd.run(f"{MOUNTLESS}\n{refused}\nnetinstall_try_root /root")
+    assert result.returncode == 1
+    tried = (initrd.folder / "run/mounts").read_text().splitlines()
+    assert len(tried) == 8 * 4
+    assert [line.split()[5].split(",")[3] for line in tried[:4]] == [
+        *("vers=4.2", "vers=4.1", "vers=4.0", "vers=3"),
+    ]
+    assert [line.split()[3] for line in tried[:4]] == ["nfs4", "nfs4", "nfs4", "nfs"]
+    said = initrd.said()
+    assert said.startswith(
+        "netinstall: 192.0.2.1:/srv/root: mount: Permission denied; again in 1 s\n"
+    )
+    assert said.endswith(
+        "\nerror[network.unreachable]: the NFS root could not be mounted: "
+        "mount: Permission denied\n"
+        "  where: 192.0.2.1:/srv/root\n"
+        "  try:   showmount -e 192.0.2.1; is the export readable for 192.0.2.10, from any port?\n"
+    )
 
 
 def test_a_failure_reboots_after_the_delay_if_told_so(initrd: Initrd) -> None:
