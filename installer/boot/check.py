@@ -39,7 +39,12 @@ def check(site: Site, known: list[Problem]) -> list[Problem]:
     found = [*known, *conflicts(site), *_encodable(site)]
     for look in (_images, _loaders, _rendered, _answers, _nfs_root):
         found += look(site)
-    return list({str(problem): problem for problem in found}.values())
+    unique: dict[tuple[str, str], Problem] = {}
+    for problem in found:
+        # a file or folder that several fields lead to is said once
+        place = "" if problem.code == "site.file" else problem.where
+        unique.setdefault((problem.what, place), problem)
+    return list(unique.values())
 
 
 def conflicts(site: Site) -> list[Problem]:
