@@ -1,6 +1,7 @@
 """ISC dhcpd 4.x: dhcpd.conf(5), dhcp-options(5), dhcp-eval(5). The TFTP server is another program.
 
-GRUB's net_bootp speaks BOOTP: it asks for no options and takes them only in RFC 1048's form.
+GRUB's net_bootp speaks DHCP since 2.04 and BOOTP before: then it takes options only in RFC 1048's
+form, and no more than 60 bytes of them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -54,9 +55,13 @@ def _subnet(site: Site, quote: Encoder, name: Encoder) -> Iterator[str]:
         yield f"  option root-path {quote(root, 'nfs', 'path')};"
     yield f"  option tftp-server-name {quote(tftp.address, 'tftp', 'address')};"
     yield f"  next-server {tftp.address};"
-    # in BOOTP no message has a type; DHCP clients ask for what they want themselves
-    yield "  if not exists dhcp-message-type {"
-    yield "    option dhcp-parameter-request-list 1,3,6,12,15,17,66;"
+    # GRUB's net_bootp needs the TFTP server's name and does not ask for it (42 is 66 in
+    # hexadecimal); one that speaks BOOTP asks for nothing
+    requested = "option dhcp-parameter-request-list"
+    yield "  if exists dhcp-parameter-request-list {"
+    yield f"    {requested} = concat({requested}, 42);"
+    yield "  } else {"
+    yield f"    {requested} 1,3,6,12,15,17,66;"
     yield "  }"
     yield "  if exists ipxe-features {"
     yield f"    filename {name(site.url(ipxe.MAIN), 'http', 'url')};"

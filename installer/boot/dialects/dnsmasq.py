@@ -71,8 +71,8 @@ def _full(site: Site, quote: Encoder, name: Encoder) -> Iterator[str]:
         yield f"dhcp-option=option:domain-name,{dhcp.domain}"
     if root := site.root_path():
         yield f"dhcp-option=option:root-path,{quote(root, 'nfs', 'path')}"
-    # as text: GRUB reads it with net_get_dhcp_option
-    yield f"dhcp-option=option:tftp-server,{quote(server, 'tftp', 'address')}"
+    # GRUB's net_bootp needs it, as text, and does not ask for it
+    yield f"dhcp-option-force=option:tftp-server,{quote(server, 'tftp', 'address')}"
     bios, uefi, by_http, script = _loaders(site, name)
     yield f"dhcp-boot=tag:ipxe,{script},,{server}"
     yield f"dhcp-boot=tag:!ipxe,tag:bios,{bios},,{server}"

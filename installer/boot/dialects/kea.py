@@ -84,7 +84,9 @@ def _options(site: Site, text: Encoder) -> Iterator[Json]:
     root = site.root_path()
     if root and text(root, "nfs", "path"):
         yield {"name": "root-path", **encoding.kea_option(root)}
-    yield {"name": "tftp-server-name", "data": site.file.tftp.address}
+    # GRUB's net_bootp needs it and does not ask for it
+    address = site.file.tftp.address
+    yield {"name": "tftp-server-name", "data": address, "always-send": True}
 
 
 def _reservations(site: Site) -> Iterator[Json]:
