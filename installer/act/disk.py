@@ -28,24 +28,24 @@ _NOTHING_TO_BOOT = bytes.fromhex("cd18 f4 ebfd")
 """int 18h; hlt; jmp to the hlt: "boot the next device" (BIOS Boot Specification 1.01, 6.7)."""
 
 
+def examine(step: WipeDisk) -> None:
+    """Make sure that a disk could be wiped now; change nothing.
+
+    Raises:
+        InstallError: `disk.changed` when it is not the planned disk, `disk.in-use` when something
+            holds it.
+    """
+    with _planned(step):
+        pass
+
+
 def wipe(step: WipeDisk, runner: Runner) -> None:
     """Destroy signatures and tables, on each partition the kernel knows and on the disk.
 
     Raises:
-        InstallError: `disk.changed` when it is not the planned disk, `disk.in-use` when something
-            holds it, or a command's error.
+        InstallError: see `examine`; or a command's error.
     """
-    node = _node_of(step.disk)
-    size = _disk_size(node)
-    with _exclusive(node) as descriptor:
-        # only now can nobody else take it, or put another in its place under this name
-        if difference := _difference(node, size, step):
-            raise fail(
-                "disk.changed",
-                f"{step.disk} {difference}",
-                where=str(node),
-                hint="plan again; nothing was written",
-            )
+    with _planned(step) as (node, descriptor):
         for partition in _partition_nodes(node):
             runner.run(
                 ["wipefs", "--all", "--force", "--quiet", str(partition)],
@@ -58,8 +58,25 @@ def wipe(step: WipeDisk, runner: Runner) -> None:
             purpose=f"wiping {node}",
         )
         # wipefs erases what libblkid knows, not what a firmware would execute
-        _blank_ends(descriptor, size)
+        _blank_ends(descriptor, step.disk_size)
     _settle(runner)
+
+
+@contextmanager
+def _planned(step: WipeDisk) -> Iterator[tuple[Path, int]]:
+    """Hold the disk that was planned: its node, and a descriptor that nobody else can have."""
+    node = _node_of(step.disk)
+    size = _disk_size(node)
+    with _exclusive(node) as descriptor:
+        # only now can nobody else take it, or put another in its place under this name
+        if difference := _difference(node, size, step):
+            raise fail(
+                "disk.changed",
+                f"{step.disk} {difference}",
+                where=str(node),
+                hint="plan again; nothing was written",
+            )
+        yield node, descriptor
 
 
 def _difference(node: Path, size: int, step: WipeDisk) -> str:

@@ -71,12 +71,17 @@ def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) 
     runner = Runner(on_line=narrator.output)
     work = _Work(Target(target, runner), runner, narrator, logs)
     begun = time.monotonic()
+    wipes = [step for step in plan.steps if isinstance(step, WipeDisk)]
     armed = False
     try:
         target.mkdir(parents=True, exist_ok=True)
         for number, step in enumerate(plan.steps, start=1):
-            armed = armed or isinstance(step, InstallBootLoader)
+            armed = isinstance(step, InstallBootLoader)
             with narrator.step(step, number, len(plan.steps)):
+                if wipes and step is wipes[0]:
+                    # no disk is wiped while another one would be refused
+                    for wipe in wipes:
+                        disk.examine(wipe)
                 _perform_step(step, work)
     except BaseException as error:
         with _uninterrupted():
@@ -125,7 +130,7 @@ def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912 - a table o
             nixos.install_boot_loader(step, target, runner)
         case LeaveTarget():
             _keep_logs(step, work)
-            target.leave()
+            target.leave(lambda text: narrator.say(text, "warning"))
 
 
 def _keep_logs(step: LeaveTarget, work: _Work) -> None:

@@ -1,6 +1,7 @@
 """The target: what is mounted where, and everything undone in reverse order."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class Target:
 
     def mount(self, step: MountFilesystem) -> None:
         """Mount a new file system."""
-        where = self.path(step.where)
+        where = self.confined(step.where)
         where.mkdir(parents=True, exist_ok=True)
         argv = ["mount", "-t", step.filesystem]
         if step.options:
@@ -91,30 +92,26 @@ class Target:
         inside.touch()
         self._mount(["mount", "--bind", "/etc/resolv.conf", str(inside)], inside)
 
-    def leave(self) -> None:
-        """Undo everything in reverse order, then flush. Idempotent.
+    def leave(self, warn: Callable[[str], None]) -> None:
+        """Undo everything in reverse order, then flush. Idempotent; never raises.
 
-        Raises:
-            InstallError: a mount or swap area could not be undone.
+        The system is complete by now: what lingers on it is told through `warn`, and no reason to
+        give it up.
         """
         while self.swaps:
-            self.runner.run(
-                ["swapoff", str(self.swaps[-1])], timeout=_UNMOUNT_SECONDS, purpose="swap off"
-            )
-            self.swaps.pop()
-        while self.mounts:
-            where = self.mounts[-1]
+            area = self.swaps.pop()
             try:
-                self.runner.run(
-                    ["umount", "--recursive", str(where)],
-                    timeout=_UNMOUNT_SECONDS,
-                    purpose=f"unmounting {where}",
-                )
-            except InstallError:
-                if programs := holders(where):
-                    self.runner.on_line(f"{where} is used by {', '.join(programs)}")
-                raise
-            self.mounts.pop()
+                self.runner.run(["swapoff", str(area)], timeout=_UNMOUNT_SECONDS)
+            except InstallError as error:
+                warn(f"{area} stays in use as swap: {error.problems[0].what}")
+        while self.mounts:
+            where = self.mounts.pop()
+            try:
+                self.runner.run(["umount", "--recursive", str(where)], timeout=_UNMOUNT_SECONDS)
+            except InstallError as error:
+                programs = ", ".join(holders(where)) or "the kernel"
+                warn(f"{where} is still used by {programs}: {error.problems[0].what}")
+                self._try(["umount", "--recursive", "--lazy", str(where)])
         os.sync()
 
     def abandon(self) -> None:

@@ -118,37 +118,28 @@ def _steps(
         key=lambda row: _depth(row.wanted.mount_point or ""),
     )
     capacity = {
-        row.wanted.mount_point or "": capacity_bytes(row.planned.ref.size) for row in mounted
+        row.wanted.mount_point or "": capacity_bytes(row.planned.ref.size)
+        for row in mounted
+        if row.wanted.type != "esp"
     }
     if payload.verify == "first":
         yield CheckPayload(
             payload.source, payload.sha256, capacity, system.toplevel, payload.retry_seconds
         )
-    for disk, places in laid:
-        yield WipeDisk(disk.stable_path, disk.node, disk.size, disk.serial, disk.wwn, carries(disk))
-        yield WriteTable(
-            disk.stable_path,
-            chosen_uuid(facts.entropy, f"disk {disk.stable_path}"),
-            disk.logical_sector,
-            tuple(row.planned for row in places),
-        )
-    for row in rows:
-        if row.wanted.type != "bios-boot":
-            yield _make(row, facts.entropy)
+    yield from _disk_steps(facts, laid)
     for row in mounted:
-        filesystem = FILESYSTEMS[row.wanted.filesystem_name]
-        yield MountFilesystem(
-            row.planned.ref,
-            filesystem.name,
-            row.wanted.mount_point or "",
-            filesystem.mount_options,
-        )
+        if row.wanted.type != "esp":
+            yield _mount(row)
     for row in rows:
         if row.wanted.type == "swap":
             yield EnableSwap(row.planned.ref)
     yield UnpackPayload(
         payload.source, payload.sha256, capacity, system.toplevel, payload.retry_seconds
     )
+    # After the payload, which could hold a boot loader of its own: nothing may boot before the end
+    for row in mounted:
+        if row.wanted.type == "esp":
+            yield _mount(row)
     yield EnterTarget(efivars=facts.firmware == "uefi")
     yield RegisterStore()
     yield GenerateConfig()
@@ -177,8 +168,34 @@ def _steps(
     yield LeaveTarget(LOG_PATH)
 
 
+def _disk_steps(facts: Facts, laid: list[tuple[Disk, list[LaidOut]]]) -> Iterator[Step]:
+    """Wipe, partition and format: all that is destroyed is destroyed here."""
+    for disk, places in laid:
+        yield WipeDisk(disk.stable_path, disk.node, disk.size, disk.serial, disk.wwn, carries(disk))
+        yield WriteTable(
+            disk.stable_path,
+            chosen_uuid(facts.entropy, f"disk {disk.stable_path}"),
+            disk.logical_sector,
+            tuple(row.planned for row in places),
+        )
+    for _, places in laid:
+        for row in places:
+            if row.wanted.type != "bios-boot":
+                yield _make(row, facts.entropy)
+
+
 def _depth(mount: str) -> tuple[int, str]:
     return (0 if mount == "/" else mount.count("/"), mount)
+
+
+def _mount(row: LaidOut) -> MountFilesystem:
+    filesystem = FILESYSTEMS[row.wanted.filesystem_name]
+    return MountFilesystem(
+        row.planned.ref,
+        filesystem.name,
+        row.wanted.mount_point or "",
+        filesystem.mount_options,
+    )
 
 
 def _make(row: LaidOut, entropy: str) -> MakeFilesystem:

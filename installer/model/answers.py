@@ -337,7 +337,7 @@ class AnswerFile(Strict):
 
     model_config = ConfigDict(title="Netinstall answer file")
 
-    version: Literal[1] = Field(description="version of this format")
+    version: Literal[1] = Field(description="version of this format: write version = 1")
     payload: Payload
     disks: Annotated[list[Disk], Field(min_length=1)]
     system: System = Field(default_factory=lambda: System.model_validate({}))

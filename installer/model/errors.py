@@ -80,10 +80,9 @@ class Problem:
 
     def __str__(self) -> str:
         lines = [f"error[{self.code}]: {self.what}"]
-        if self.where:
-            lines.append(f"  where: {self.where}")
-        if self.hint:
-            lines.append(f"  try:   {self.hint}")
+        for label, text in (("where: ", self.where), ("try:   ", self.hint)):
+            if text:
+                lines.append(f"  {label}" + text.replace("\n", "\n         "))
         return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ def test_a_failure_can_be_pasted_and_has_the_last_words() -> None:
     assert str(caught.value) == (
         "error[command.failed]: sh ended with exit code 3\n"
         "  where: making x: sh -c 'echo no room >&2; exit 3'\n"
-        "  try:   its last words:\nno room"
+        "  try:   its last words:\n         no room"
     )
 
 

@@ -1,6 +1,7 @@
 """The target's folders: what a payload may not make of them."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,9 +140,34 @@ def test_entering_and_leaving_leave_nothing_behind(target: Target) -> None:
         assert (target.root / "dev/null").is_char_device()
         assert (target.root / "proc/self/mounts").exists()
         assert (target.root / "tmp").stat().st_mode & 0o7777 == 0o1777
-        target.leave()
+        warnings: list[str] = []
+        target.leave(warnings.append)
+        assert warnings == []
     finally:
         target.abandon()
+    assert Path("/proc/self/mounts").read_text() == before
+
+
+@pytest.mark.root
+def test_what_lingers_on_the_new_system_is_named_and_left_behind(target: Target) -> None:
+    before = Path("/proc/self/mounts").read_text()
+    warnings: list[str] = []
+    try:
+        _enter(target)
+        with subprocess.Popen(
+            ["sh", "-c", 'cd "$1"; echo ready; read x', "sh", str(target.root / "run")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            target.leave(warnings.append)
+            process.communicate()
+    finally:
+        target.abandon()
+    assert warnings == [
+        f"{target.root}/run is still used by sh (pid {process.pid}): umount ended with exit code 32"
+    ]
     assert Path("/proc/self/mounts").read_text() == before
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from installer.act.payload.compression import FORMATS
+from installer.decide.layout import TYPE_GUIDS
 from installer.model.codec import to_json
 from installer.model.facts import PayloadFacts
 from installer.model.plan import (
@@ -22,6 +23,7 @@ from installer.model.plan import (
     MountFilesystem,
     UnpackPayload,
     WipeDisk,
+    WriteTable,
 )
 from installer.model.units import GIB, MIB
 
@@ -54,7 +56,17 @@ def test_the_order_of_the_steps(path: Any) -> None:
         assert step.partition in made_parts
         assert not any(earlier.startswith(f"{step.where}/") for earlier in seen)
         seen.append(step.where)
-    assert kinds.index(UnpackPayload) > max(kinds.index(MountFilesystem), kinds.index(WipeDisk))
+    # a boot loader that the payload holds must not get onto the ESP
+    esps = [
+        row.ref
+        for step in steps
+        if isinstance(step, WriteTable)
+        for row in step.partitions
+        if row.type_guid == TYPE_GUIDS["esp"]
+    ]
+    unpack = kinds.index(UnpackPayload)
+    for step in mounts:
+        assert (steps.index(step) > unpack) == (step.partition in esps)
 
 
 @pytest.mark.parametrize("path", POSSIBLE, ids=lambda path: path.parent.name)

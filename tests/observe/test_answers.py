@@ -189,7 +189,7 @@ def test_an_empty_file() -> None:
     assert _said("") == dedent("""\
         error[answers.field]: `version` is missing
           where: answers.toml: version
-          try:   version of this format
+          try:   version of this format: write version = 1
         error[answers.field]: `payload` is missing
           where: answers.toml: payload
         error[answers.field]: `disks` is missing
