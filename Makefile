@@ -59,10 +59,10 @@ fast: lint
 
 test: lint
 	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) tests
-	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) --dist loadgroup -m "vm and not slow" vm-tests
+	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) --dist loadfile -m "vm and not slow" vm-tests
 
 vm-tests: setup
-	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) --dist loadgroup vm-tests
+	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) --dist loadfile vm-tests
 
 format: setup
 	@$(VENV)/bin/ruff check --fix .

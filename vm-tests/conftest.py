@@ -24,7 +24,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 @pytest.fixture(scope="module")
 def shared_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """A workbench for all tests of a file, which then need an xdist_group to meet on one worker."""
+    """A workbench for all tests of a file: one for each worker that runs some of them."""
     with _workbench(request.node) as made:
         yield made
 

@@ -20,7 +20,7 @@ from lab.boot_server import sha256
 from lab.http import Fault
 from lab.vm import Vm
 
-pytestmark = [pytest.mark.vm, pytest.mark.xdist_group("bad_input")]
+pytestmark = pytest.mark.vm
 
 WRONG = "0" * 64
 PAYLOAD = 'url = "@URL@"\nsha256 = "@SHA256@"'

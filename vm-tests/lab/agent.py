@@ -51,5 +51,5 @@ def prose(text: str) -> str:
 
     A console breaks its lines wherever they are full.
     """
-    plain = re.sub(r"^[=!|]+ ?|[ =!|+]+$", "", text, flags=re.MULTILINE)
+    plain = re.sub(r"^[!|] | +[!|]$", "", text, flags=re.MULTILINE)
     return re.sub(r"\s+", " ", plain).strip()
