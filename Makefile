@@ -55,10 +55,10 @@ lint: setup
 	@$(VENV)/bin/mypy vm-tests
 
 fast: lint
-	@$(VENV)/bin/pytest -q -n $(WORKERS) -m "not root and not loop" tests
+	@$(VENV)/bin/pytest -q -n $(WORKERS) -m "not root and not loop" tests vm-tests/sample-system
 
 test: lint
-	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) tests
+	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) tests vm-tests/sample-system
 	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) --dist loadfile -m "vm and not slow" vm-tests
 
 vm-tests: setup
