@@ -1,7 +1,7 @@
 """The real programs that read what is rendered.
 
-Debian's packages of dhcpd and Kea start their daemons where they are installed, so they are only
-unpacked, into the cache, and run from there.
+Debian's packages of dhcpd, Kea and the NFS server start their daemons where they are installed, so
+they are only unpacked, into the cache, and run from there.
 """
 
 import os
@@ -16,8 +16,10 @@ _PACKAGES = (
     "isc-dhcp-server",
     "kea-dhcp4-server",
     "kea-common",
-    # Kea's libraries
+    "nfs-kernel-server",
+    # libraries of Kea and exportfs
     *("liblog4cplus-2.0.5", "libmariadb3", "libpq5", "libldap-2.5-0"),
+    "libevent-core-2.1-7",
 )
 _SECONDS = 60
 
@@ -38,9 +40,9 @@ def unpacked() -> Path:
             package.unlink()
 
     try:
-        return kept.build("dhcp-servers", _PACKAGES, make)
+        return kept.build("unpacked-servers", _PACKAGES, make)
     except OSError as error:
-        reason = f"dhcpd and Kea cannot be downloaded: {error}"
+        reason = f"dhcpd, Kea and exportfs cannot be downloaded: {error}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
@@ -64,6 +66,26 @@ def kea(config: Path) -> str:
     libraries = unpacked() / "usr/lib/x86_64-linux-gnu"
     program = unpacked() / "usr/sbin/kea-dhcp4"
     return _complaint([program, "-t", config], LD_LIBRARY_PATH=str(libraries))
+
+
+def exportfs(exports: Path, state: Path) -> str:
+    """Return what exportfs -s says that it made of a file; needs root, and no NFS in the kernel.
+
+    In a mount namespace, `state` stands for /var/lib/nfs and the file for those of /etc.
+    """
+    (state / "etab").touch()
+    (state / "exports.d").mkdir()
+    (state / "exports.d/one.exports").write_bytes(exports.read_bytes())
+    # exportfs knows its files by their names in /etc and /var only
+    script = (
+        "mount -t tmpfs none /etc && mount -t tmpfs none /var && mkdir -p /etc/exports.d "
+        '/var/lib && cp "$1/exports.d/one.exports" /etc/exports.d && ln -s "$1" /var/lib/nfs && '
+        '"$2" -a; exec "$2" -s'
+    )
+    program = unpacked() / "usr/sbin/exportfs"
+    libraries = unpacked() / "usr/lib/x86_64-linux-gnu"
+    argv: list[str | Path] = ["unshare", "--mount", "sh", "-c", script, "sh", state, program]
+    return _run(argv, None, LD_LIBRARY_PATH=str(libraries)).stdout
 
 
 def grub(config: Path) -> str:

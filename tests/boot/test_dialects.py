@@ -72,6 +72,23 @@ def test_dnsmasq_accepts_a_proxy(tmp_path: Path) -> None:
     assert "dhcp-range=192.0.2.0,proxy,255.255.255.0\n" in path.read_text()
 
 
+@pytest.mark.root
+def test_exportfs_understands_exports(tmp_path: Path) -> None:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    for squash, shown in ((True, "root_squash"), (False, "no_root_squash")):
+        nfs = {"server": "192.0.2.1", "path": "/srv/root", "root-squash": squash}
+        (path,) = _write(tmp_path, dict(DIALECTS["exports"].render(changed(nfs=nfs))))
+        # it must exist, and /srv is not ours
+        path.write_text(path.read_text().replace("/srv/root", str(folder)))
+        state = tmp_path / f"state-{squash}"
+        state.mkdir()
+        said = programs.exportfs(path, state)
+        assert f"{folder}  192.0.2.0/24(" in said
+        options = said.rpartition("(")[2].strip(")\n").split(",")
+        assert {"ro", "sync", "no_subtree_check", shown} <= set(options)
+
+
 @pytest.mark.parametrize("server", ["loader", "option-66"])
 def test_grub_accepts_both_ways_to_a_server(server: str, tmp_path: Path) -> None:
     site = changed(grub={"server": server, "fetch": "http", "interface": "efinet1"})

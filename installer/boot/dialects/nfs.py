@@ -49,6 +49,7 @@ EXPORT {{
     FSAL {{ Name = VFS; }}
     CLIENT {{
         Clients = {clients};
+        Protocols = 4;
         Access_Type = RO;
         Squash = {squash};
         PrivilegedPort = false;
