@@ -57,7 +57,7 @@ class BootServer:
         return self.web.publish(
             "/boot.ipxe",
             "#!ipxe\n"
-            "kernel image/vmlinuz initrd=initrd BOOTIF=01-${net0/mac:hexhyp} "
+            "kernel image/vmlinuz initrd=initrd BOOTIF=01-${netX/mac:hexhyp} "
             f"{self.kernel_arguments(root)}\n"
             "initrd image/initrd\n"
             "boot\n",
