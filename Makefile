@@ -32,6 +32,8 @@ $(VENV)/.packages: debian-packages.txt
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	    $$packages >/tmp/netinstall-apt.log 2>&1 || { tail -n 30 /tmp/netinstall-apt.log; exit 1; }; \
 	fi
+# nfs-ganesha reads this file, which containers and the smallest of installations lack
+	@test -e /etc/mtab || $(SUDO) ln -s /proc/self/mounts /etc/mtab
 	@touch $@
 
 # Debian's own Python: the boot environment runs the same version.
