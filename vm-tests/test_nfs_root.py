@@ -35,9 +35,18 @@ mount = "/"
 """
 
 
-def test_a_blank_machine_is_installed_from_an_nfs_root(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("layers", "argument"),
+    [
+        ("overlayfs", ""),
+        pytest.param("unionfs-fuse", "netinstall.overlay=unionfs", marks=pytest.mark.slow),
+    ],
+)
+def test_a_blank_machine_is_installed_from_an_nfs_root(
+    bench: Bench, layers: str, argument: str
+) -> None:
     network = bench.namespace()
-    server = BootServer(bench.web_on(network))
+    server = BootServer(bench.web_on(network), arguments=argument)
     server.answers(ANSWERS)
     nfs = bench.nfs(server.image / "root", network)
     network.dhcp(
@@ -56,7 +65,7 @@ def test_a_blank_machine_is_installed_from_an_nfs_root(bench: Bench) -> None:
     )
     machine = bench.boot(vm)
     console = machine.console
-    console.expect(r"the root is read-only, overlayfs makes it writable in memory", 180)
+    console.expect(rf"the root is read-only, {layers} makes it writable in memory", 180)
     console.expect(r"INSTALLED in", 400, fail_on=[r"INSTALLATION FAILED"])
     assert machine.wait_for_exit(60) == "reboot"
     assert not [one for one in server.web.requests if one.path == "/image/root.squashfs"]

@@ -22,7 +22,7 @@ _PARTS = (
     (r"^2\. ", r"serial console:"),
     (r"boot\.ipxe : ", r"image/initrd\.\.\. ok"),
     (r"netinstall: fetching", r"netinstall: fetching"),
-    (r"netinstall \S+: unattended", r"there is no other disk"),
+    (r"netinstall \S+: unattended", r"because serial is somebody-elses"),
     (r"\[ 1/", r"done in"),
     (r"\] unpack http", r"done in"),
     (r"\] install the boot loader", r"done in"),
