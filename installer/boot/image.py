@@ -226,7 +226,7 @@ def build_image(
 def bootstrap_argv(
     tree: Path, kernel: str, mirrors: Sequence[str], apt: Sequence[str] = ()
 ) -> list[str]:
-    """Return mmdebstrap's command line. Without mirrors it takes its own, deb.debian.org."""
+    """Return mmdebstrap's command line. Without mirrors it takes its own."""
     return [
         "mmdebstrap",
         "--mode=root",

@@ -29,7 +29,7 @@ def test_bootstrap_argv() -> None:
     argv = image.bootstrap_argv(
         Path("/out/root"),
         "linux-image-cloud-amd64",
-        ["deb http://deb.debian.org/debian bookworm main"],
+        ["deb http://mirror.example.net/debian bookworm main"],
         ['Acquire::http::Proxy "http://proxy:3128"'],
     )
     assert argv == [
@@ -52,7 +52,7 @@ def test_bootstrap_argv() -> None:
         ),
         "bookworm",
         "/out/root",
-        "deb http://deb.debian.org/debian bookworm main",
+        "deb http://mirror.example.net/debian bookworm main",
     ]
 
 
