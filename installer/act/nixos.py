@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from installer.act.narrator import Narrator
 from installer.act.run import Runner
@@ -37,6 +38,7 @@ def _in_target(
     timeout: float,
     purpose: str,
     environment: Mapping[str, str] | None = None,
+    stdin: IO[bytes] | None = None,
 ) -> None:
     program, *arguments = argv
     runner.run(
@@ -44,6 +46,7 @@ def _in_target(
         chroot=target.root,
         timeout=timeout,
         environment={**_environment(toplevel), **(environment or {})},
+        stdin=stdin,
         purpose=purpose,
     )
 
@@ -57,11 +60,12 @@ def register_store(target: Target, runner: Runner, toplevel: str) -> None:
     registration = target.confined(PAYLOAD_REGISTRATION)
     try:
         with registration.open("rb") as stream:
-            runner.run(
-                [f"{toplevel}/sw/bin/nix-store", "--load-db"],
-                chroot=target.root,
+            _in_target(
+                target,
+                runner,
+                toplevel,
+                ["nix-store", "--load-db"],
                 timeout=600,
-                environment=_environment(toplevel),
                 stdin=stream,
                 purpose="registering the store paths",
             )

@@ -122,10 +122,9 @@ def _steps(
         for row in mounted
         if row.wanted.type != "esp"
     }
+    what = (payload.source, payload.sha256, capacity, system.toplevel, payload.retry_seconds)
     if payload.verify == "first":
-        yield CheckPayload(
-            payload.source, payload.sha256, capacity, system.toplevel, payload.retry_seconds
-        )
+        yield CheckPayload(*what)
     yield from _disk_steps(facts, laid)
     for row in mounted:
         if row.wanted.type != "esp":
@@ -133,9 +132,7 @@ def _steps(
     for row in rows:
         if row.wanted.type == "swap":
             yield EnableSwap(row.planned.ref)
-    yield UnpackPayload(
-        payload.source, payload.sha256, capacity, system.toplevel, payload.retry_seconds
-    )
+    yield UnpackPayload(*what)
     # After the payload, which could hold a boot loader of its own: nothing may boot before the end
     for row in mounted:
         if row.wanted.type == "esp":

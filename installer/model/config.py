@@ -7,7 +7,7 @@ from installer.model.answers import AnswerFile
 
 @dataclass(frozen=True)
 class Config:
-    """An answer file and where it came from; `places` maps a field to its line (from 1)."""
+    """An answer file and where it came from, as errors name it."""
 
     answers: AnswerFile
     source: str

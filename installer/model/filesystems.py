@@ -22,7 +22,6 @@ class Filesystem:
     label_bytes: int
     minimum_bytes: int
     mount_options: tuple[str, ...] = ()
-    kernel_module: str = ""
 
     def make_argv(self, uuid: str, label: str | None) -> tuple[str, ...]:
         """Return the argv that makes this file system, up to the device, which comes last."""
@@ -55,7 +54,6 @@ FILESYSTEMS: dict[str, Filesystem] = {
             label_option="-L",
             label_bytes=16,
             minimum_bytes=32 * MIB,
-            kernel_module="ext4",
         ),
         Filesystem(
             name="xfs",
@@ -66,7 +64,6 @@ FILESYSTEMS: dict[str, Filesystem] = {
             label_option="-L",
             label_bytes=12,
             minimum_bytes=300 * MIB,
-            kernel_module="xfs",
         ),
         Filesystem(
             name="btrfs",
@@ -77,7 +74,6 @@ FILESYSTEMS: dict[str, Filesystem] = {
             label_option="-L",
             label_bytes=255,
             minimum_bytes=256 * MIB,
-            kernel_module="btrfs",
         ),
         Filesystem(
             name="vfat",
@@ -91,7 +87,6 @@ FILESYSTEMS: dict[str, Filesystem] = {
             minimum_bytes=34 * MIB,
             # bootctl warns when the random seed on the ESP is world-readable
             mount_options=("umask=0077",),
-            kernel_module="vfat",
         ),
     )
 }

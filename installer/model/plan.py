@@ -71,17 +71,20 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class CheckPayload(_Step):
-    """Read the whole payload once and check it, before anything is destroyed.
-
-    `capacity` maps each mount point to the bytes that its file system can take.
-    """
+class _PayloadStep(_Step):
+    """Which payload is read; `capacity` maps each mount point to the bytes that fit there."""
 
     source: Source
     sha256: str | None
     capacity: Mapping[str, int]
     toplevel: str | None
     retry_seconds: int
+
+
+@dataclass(frozen=True)
+class CheckPayload(_PayloadStep):
+    """Read the whole payload once and check it, before anything is destroyed."""
+
     kind: Literal["check-payload"] = "check-payload"
 
     @property
@@ -208,14 +211,9 @@ class EnableSwap(_Step):
 
 
 @dataclass(frozen=True)
-class UnpackPayload(_Step):
+class UnpackPayload(_PayloadStep):
     """Stream the payload into the target, checking hash, length and every member's path."""
 
-    source: Source
-    sha256: str | None
-    capacity: Mapping[str, int]
-    toplevel: str | None
-    retry_seconds: int
     kind: Literal["unpack"] = "unpack"
 
     @property
