@@ -46,6 +46,8 @@ class _Outcome:
 def install(location: str | None, *, consent: bool, verbose: bool) -> int:
     """Install this machine; return the exit code. Failures are told through the events.
 
+    With netinstall.dry-run=1 on the kernel command line it ends after the plan was told.
+
     Args:
         location: of the answer file; None takes it from the kernel command line.
         consent: erase disks outside netinstall's own boot environment as well.
@@ -88,7 +90,13 @@ def install(location: str | None, *, consent: bool, verbose: bool) -> int:
                 fanout.add(HttpSink(config.answers.report.url, _identity(facts)))
             plan = decide(_with_payload(facts, config.answers, narrator), config)
             narrator.planned(plan)
-        engine.perform(plan, narrator, target=TARGET, logs=RUN)
+        if arguments.dry_run:
+            narrator.say("DRY RUN: no disk was changed (netinstall.dry-run on the command line)")
+            # a reboot would only bring the same again, and take the plan off the screen
+            if outcome.on_success == "reboot":
+                outcome.on_success = "shell"
+        else:
+            engine.perform(plan, narrator, target=TARGET, logs=RUN)
         outcome.exit_code = ExitCode.DONE
     except InstallError as error:
         outcome.exit_code = error.exit_code

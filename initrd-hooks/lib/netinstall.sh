@@ -2,19 +2,29 @@
 # What every initrd does to get from the network to Netinstall's root file system.
 #
 # A library for POSIX shells (dash, busybox ash, bash), read with `.`. An initramfs system's own
-# folder defines two functions and calls netinstall_mount_root FOLDER:
+# folder defines two functions:
 #
 #   netinstall_lease DEVICE   gets a lease (DEVICE may be empty: any) and leaves it in the
-#                             /run/net-DEVICE.conf of klibc's ipconfig(8); runs in a subshell
+#                             /run/net-DEVICE.conf of klibc's ipconfig(8); runs in a subshell.
+#                             Where the system has no DHCP client: netinstall_udhcpc "$1"
 #   netinstall_modules NAME…  loads kernel modules, quietly
+#
+# and calls one of these, which come back only when the root is there:
+#
+#   netinstall_mount_root FOLDER       the root as it is, read-only: this project's own init stacks
+#                                      a layer on it by itself
+#   netinstall_writable_root FOLDER    for a root whose init may be anybody's
 #
 # Kernel arguments:
 #
 #   netinstall.root=http://SERVER/root.squashfs with netinstall.root-sha256=HEX
 #   netinstall.root=nfs:SERVER:/PATH[,OPTIONS]
 #   root=/dev/nfs nfsroot=[SERVER:]/PATH[,OPTIONS] (admin-guide/nfs/nfsroot.rst of the kernel)
+#   in a PATH, %s stands for the host name of the lease, or else for its address
 #   none of these: the root path of the lease (DHCP option 17), in any of the forms above
 #   BOOTIF=01-MAC             the interface that booted (pxelinux's IPAPPEND 2, iPXE, GRUB)
+#   ip=…                      as in nfsroot.rst: dhcp, or a fixed address
+#   netinstall.overlay=unionfs    with unionfs-fuse at once, where this library stacks
 #   netinstall.network-timeout=SECONDS   wait for interface and link (default 180)
 #   netinstall.on-failure=shell|reboot|poweroff   (default shell)
 #   netinstall.failure-delay=SECONDS     how long an error stays before reboot or poweroff (60)
@@ -27,6 +37,8 @@
 : "${NETINSTALL_RUN:=/run}"
 : "${NETINSTALL_DEV:=/dev}"
 : "${NETINSTALL_RESOLV_CONF:=/etc/resolv.conf}"
+# what busybox's udhcpc calls: the file of that name beside this one
+: "${NETINSTALL_UDHCPC:=/lib/netinstall-udhcpc}"
 
 # netinstall_argument NAME: the value of the last NAME=VALUE on the kernel command line.
 # Fails when there is none.
@@ -206,6 +218,139 @@ netinstall_has_lease() (
 	return 1
 )
 
+# netinstall_write_lease DEVICE NAME=VALUE…: /run/net-DEVICE.conf, as klibc's ipconfig(8) writes it
+# (usr/kinit/ipconfig/main.c). Values come from the network: nothing but printable ASCII stays.
+netinstall_write_lease() (
+	file=$NETINSTALL_RUN/net-$1.conf
+	{
+		printf "DEVICE='%s'\n" "$1"
+		shift
+		for pair in "$@"; do
+			value=$(printf '%s' "${pair#*=}" | tr -cd ' -~' | sed "s/'/'\\\\''/g")
+			printf "%s='%s'\n" "${pair%%=*}" "$value"
+		done
+	} >"$file.new" && mv "$file.new" "$file"
+)
+
+# netinstall_configure DEVICE ADDRESS NETMASK GATEWAY: the first gateway of a list.
+netinstall_configure() (
+	gateway=${4%% *}
+	netinstall_applet ifconfig "$1" "$2" ${3:+netmask "$3"} up || return 1
+	case $gateway in
+	'' | 0.0.0.0) ;;
+	# onlink: clouds give /32 and a gateway outside of it
+	*) netinstall_applet ip route replace default via "$gateway" dev "$1" onlink ;;
+	esac
+)
+
+# netinstall_udhcpc_event EVENT: what the file netinstall-udhcpc does. Its environment: networking/
+# udhcp/dhcpc.c of busybox.
+netinstall_udhcpc_event() {
+	case $1 in
+	deconfig)
+		netinstall_applet ip addr flush dev "${interface:?}"
+		netinstall_applet ip link set dev "$interface" up
+		;;
+	bound | renew)
+		# classless routes (RFC 3442) take the place of the router
+		set -f
+		# shellcheck disable=SC2086 # NETWORK/BITS GATEWAY NETWORK/BITS GATEWAY …
+		set -- ${staticroutes:-}
+		netinstall_routes=
+		netinstall_count=0
+		netinstall_gateway=${router:-}
+		[ $# -lt 2 ] || netinstall_gateway=
+		while [ $# -ge 2 ]; do
+			case $1 in
+			0.0.0.0/0) netinstall_gateway=$2 ;;
+			*) netinstall_routes="$netinstall_routes $1 $2" ;;
+			esac
+			shift 2
+		done
+		netinstall_configure "${interface:?}" "${ip:?}" "${subnet:-}" "$netinstall_gateway"
+		# shellcheck disable=SC2086
+		set -- $netinstall_routes
+		netinstall_routes=
+		while [ $# -ge 2 ]; do
+			if [ "$2" = 0.0.0.0 ]; then
+				netinstall_applet ip route replace "$1" dev "$interface"
+			else
+				netinstall_applet ip route replace "$1" via "$2" dev "$interface" onlink
+			fi
+			netinstall_count=$((netinstall_count + 1))
+			netinstall_routes="$netinstall_routes IPV4ROUTE${netinstall_count}SUBNET=$1"
+			netinstall_routes="$netinstall_routes IPV4ROUTE${netinstall_count}GATEWAY=$2"
+			shift 2
+		done
+		# shellcheck disable=SC2086
+		set -- ${dns:-}
+		netinstall_dns0=${1:-}
+		netinstall_dns1=${2:-}
+		# shellcheck disable=SC2086
+		netinstall_write_lease "$interface" PROTO=dhcp \
+			"IPV4ADDR=$ip" "IPV4NETMASK=${subnet:-}" "IPV4BROADCAST=${broadcast:-}" \
+			"IPV4GATEWAY=${netinstall_gateway%% *}" \
+			"IPV4DNS0=$netinstall_dns0" "IPV4DNS1=$netinstall_dns1" \
+			"HOSTNAME=${hostname:-}" "DNSDOMAIN=${domain:-}" "DOMAINSEARCH=${search:-}" \
+			"ROOTSERVER=${siaddr:-${serverid:-}}" "ROOTPATH=${rootpath:-}" \
+			"filename=${boot_file:-}" "DHCPLEASETIME=${lease:-}" $netinstall_routes
+		;;
+	esac
+}
+
+# netinstall_static DEVICE IP…: the fields of ip=, CLIENT:SERVER:GATEWAY:NETMASK:NAME:DEVICE:
+# AUTOCONF:DNS0:DNS1 (nfsroot.rst), already split.
+netinstall_static() {
+	netinstall_configure "$1" "$2" "${5:-}" "${4:-}" || return 1
+	netinstall_write_lease "$1" PROTO=none "IPV4ADDR=$2" "IPV4NETMASK=${5:-}" \
+		"IPV4GATEWAY=${4:-}" "IPV4DNS0=${9:-}" "IPV4DNS1=${10:-}" "HOSTNAME=${6:-}" \
+		"ROOTSERVER=${3:-}"
+}
+
+# netinstall_udhcpc DEVICE: netinstall_lease for initrds that have no client of their own.
+#
+# Asks on each interface that has a link, in turn: the first one may lie in a network without a
+# DHCP server. A switch port may have a link half a minute before it lets anything through.
+netinstall_udhcpc() (
+	device=$1
+	netinstall_modules af_packet
+	words=$(netinstall_argument ip) || words=
+	set -f
+	IFS=:
+	# shellcheck disable=SC2086
+	set -- $words
+	unset IFS
+	case $words in
+	off | none) return 1 ;;
+	*:*)
+		device=${6:-$device}
+		# dracut's own form, ip=DEVICE:dhcp (dracut.cmdline(7))
+		case ${2:-} in dhcp | on | any) device=$1 ;; esac
+		;;
+	esac
+	case $device in */* | *[!A-Za-z0-9_.:@-]*) device= ;; esac
+	until=$(($(netinstall_uptime) + $(netinstall_number netinstall.network-timeout 180)))
+	while :; do
+		set +f
+		for name in ${device:-$(netinstall_interfaces)}; do
+			netinstall_applet ip link set dev "$name" up 2>/dev/null || :
+			netinstall_linked "$name" || continue
+			case $words in
+			[0-9]*.*:*) netinstall_static "$name" "$@" ;;
+			*)
+				export NETINSTALL_RUN
+				# a server may look for 3 s whether the address is taken; then comes the next card
+				netinstall_applet udhcpc -i "$name" -f -q -n -t 2 -T 3 \
+					-O search -O staticroutes -O rootpath -s "$NETINSTALL_UDHCPC"
+				;;
+			esac >/dev/null 2>&1
+			netinstall_has_lease && return 0
+		done
+		[ "$(netinstall_uptime)" -lt "$until" ] || return 1
+		sleep 1
+	done
+)
+
 # Name servers for the initrd itself: a URL may hold a name.
 netinstall_resolv_conf() {
 	for netinstall_number in 0 1; do
@@ -290,6 +435,18 @@ netinstall_parse_root() {
 	esac
 	case $NETINSTALL_SERVER in
 	'' | [-.]* | *[!A-Za-z0-9.:-]*) return 1 ;;
+	esac
+	case $NETINSTALL_PATH in
+	*%s*)
+		# the kernel puts its node name there: the lease's host name, or else its address
+		# (fs/nfs/nfsroot.c, net/ipv4/ipconfig.c)
+		netinstall_node=$(netinstall_from_lease HOSTNAME) ||
+			netinstall_node=$(netinstall_from_lease IPV4ADDR) || return 1
+		case $netinstall_node in
+		[-.]* | *[!A-Za-z0-9._-]*) return 1 ;;
+		esac
+		NETINSTALL_PATH=${NETINSTALL_PATH%%%s*}$netinstall_node${NETINSTALL_PATH#*%s}
+		;;
 	esac
 	case $NETINSTALL_PATH in
 	# what is left of another kind of URL
@@ -476,6 +633,83 @@ netinstall_try_root() {
 	"netinstall_mount_$NETINSTALL_KIND" "$1"
 }
 
+# netinstall_has_our_init FOLDER: whether the init that will be started there is this project's.
+netinstall_has_our_init() (
+	init=$(netinstall_argument init) || init=/sbin/init
+	case $init:$(netinstall_applet readlink "$1$init") in
+	*/netinstall/init:* | */netinstall/init) return 0 ;;
+	esac
+	return 1
+)
+
+# netinstall_writable FOLDER: modes and mount options do not tell.
+netinstall_writable() {
+	(: >"$1/.netinstall-$$") 2>/dev/null && rm -f "$1/.netinstall-$$"
+}
+
+# netinstall_stack FOLDER: make what is mounted there writable, in memory.
+#
+# With overlayfs, or with unionfs-fuse, if the initrd has it, where overlayfs does not stack
+# (overlayfs.rst: not every file system can be a lower layer). The layers are below /run, which
+# every initrd hands over.
+netinstall_stack() {
+	netinstall_writable "$1" && return 0
+	netinstall_layers=$NETINSTALL_RUN/netinstall/layers
+	netinstall_why=
+	if netinstall_said=$(netinstall_make_layers "$netinstall_layers" "$1" 2>&1); then
+		for netinstall_kind in overlayfs unionfs; do
+			case $netinstall_kind/$(netinstall_argument netinstall.overlay) in
+			overlayfs/unionfs) continue ;;
+			esac
+			if netinstall_said=$("netinstall_$netinstall_kind" "$netinstall_layers" "$1" 2>&1); then
+				netinstall_writable "$1" && return 0
+				netinstall_applet umount "$1"
+				netinstall_said="mounted, but nothing can be written there"
+			fi
+			netinstall_why="$netinstall_why$netinstall_kind: $netinstall_said; "
+		done
+		netinstall_applet umount "$netinstall_layers/lower"
+		netinstall_applet umount "$netinstall_layers"
+	else
+		netinstall_why=$netinstall_said
+	fi
+	netinstall_problem root.not-writable \
+		"the root file system could not be made writable: ${netinstall_why%; }" \
+		"$1" "a kernel and an initrd that have overlay or fuse, and more memory"
+	return 1
+}
+
+# netinstall_make_layers LAYERS FOLDER
+netinstall_make_layers() {
+	mkdir -p "$1" || return 1
+	netinstall_applet mount -t tmpfs -o mode=0755,size=80% netinstall "$1" || return 1
+	mkdir "$1/upper" "$1/work" "$1/lower" || return 1
+	netinstall_applet mount -o bind "$2" "$1/lower"
+}
+
+# netinstall_overlayfs LAYERS FOLDER
+netinstall_overlayfs() {
+	netinstall_modules overlay
+	netinstall_applet mount -t overlay \
+		-o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work" overlay "$2"
+}
+
+# netinstall_unionfs LAYERS FOLDER: unionfs-fuse(8), confined to the layers, so that what it looks
+# up does not depend on where the initrd's root goes.
+netinstall_unionfs() (
+	netinstall_modules fuse
+	program=$(command -v unionfs-fuse || command -v unionfs) || {
+		echo "it is not in the initrd"
+		return 1
+	}
+	# systemd does not kill what begins with @ when it leaves the initrd
+	# (systemd.io/ROOT_STORAGE_DAEMONS)
+	ln -sf "$program" "$NETINSTALL_RUN/netinstall/@unionfs"
+	PATH=$NETINSTALL_RUN/netinstall:$PATH
+	options=cow,allow_other,use_ino,suid,dev,nonempty
+	@unionfs -o "$options,chroot=$1" /upper=RW:/lower=RO "$2"
+)
+
 # Do what netinstall.on-failure says. Comes back when somebody left the shell: try again.
 netinstall_failed() {
 	netinstall_action=$(netinstall_argument netinstall.on-failure) || netinstall_action=shell
@@ -500,6 +734,15 @@ netinstall_failed() {
 # netinstall_mount_root FOLDER: mount the root there; returns only when it is.
 netinstall_mount_root() {
 	until netinstall_try_root "$1"; do
+		netinstall_failed
+	done
+}
+
+# netinstall_writable_root FOLDER: mount the root there, and make it writable unless its init does
+# that itself: this project's has unionfs-fuse, and needs nothing of the initrd for it.
+netinstall_writable_root() {
+	netinstall_mount_root "$1"
+	until netinstall_has_our_init "$1" || netinstall_stack "$1"; do
 		netinstall_failed
 	done
 }

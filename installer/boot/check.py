@@ -6,12 +6,14 @@ Run on the boot server, as root or as somebody who can see what it publishes.
 import os
 import pwd
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Literal, get_args
 
+from installer.boot import alpine, loader
 from installer.boot.dialects import DIALECTS
 from installer.boot.site import INIT, Site
 from installer.model.errors import InstallError, Problem
@@ -20,6 +22,8 @@ from installer.observe.places import Location
 
 _LARGEST_INITRD = 4 * 1024**3 - 1
 """Bytes. The boot protocol has 32 bits for its size (boot.rst: ramdisk_size): the rest is lost."""
+
+_BUILD = "build it there: netinstall image build --output DIR"
 
 _KNOWN_VERSIONS = ("3", "4", "4.0", "4.1", "4.2")
 
@@ -34,11 +38,22 @@ _SENSELESS_OPTIONS = {
 }
 
 
-def check(site: Site, known: list[Problem]) -> list[Problem]:
-    """Return everything that is wrong, `known` (what `site.load` found) included."""
+Look = Literal["images", "tftp", "rendered", "answers", "nfs-root"]
+"""What can be looked at on the server: images and answer files below http.root, everything below
+tftp.root, what `boot render` wrote, the exported root."""
+
+
+def check(
+    site: Site, known: list[Problem], looks: Collection[Look] = get_args(Look)
+) -> list[Problem]:
+    """Return everything that is wrong, `known` (what `site.load` found) included.
+
+    Args:
+        looks: which files to look at.
+    """
     found = [*known, *conflicts(site), *_encodable(site)]
-    for look in (_images, _loaders, _rendered, _answers, _nfs_root):
-        found += look(site)
+    for name in looks:
+        found += _LOOKS[name](site)
     unique: dict[tuple[str, str], Problem] = {}
     for problem in found:
         # a file or folder that several fields lead to is said once
@@ -54,6 +69,7 @@ def conflicts(site: Site) -> list[Problem]:
         *_addresses(site),
         *_proxy_limits(site),
         *_nfs_options(site),
+        *alpine.conflicts(site),
     ]
 
 
@@ -199,7 +215,7 @@ def _encodable(site: Site) -> Iterator[Problem]:
             continue
         if site.file.dhcp.mode == "proxy" and name in ("dhcpd", "kea"):
             continue
-        if name == "grub" and not _uses_grub(site):
+        if name == "grub" and not uses_grub(site):
             continue
         try:
             dialect.render(site)
@@ -207,7 +223,8 @@ def _encodable(site: Site) -> Iterator[Problem]:
             yield from error.problems
 
 
-def _uses_grub(site: Site) -> bool:
+def uses_grub(site: Site) -> bool:
+    """Whether the site file has a [grub] table."""
     return "grub" in site.file.model_fields_set
 
 
@@ -287,24 +304,43 @@ def _file(
 
 
 def _images(site: Site) -> Iterator[Problem]:
-    hint = "build it there: netinstall image build --output DIR"
+    yield from _kernels(site, _http(site))
     for number, image in enumerate(site.file.images):
         place = ("images", number)
+        folder = Path(site.file.http.root, image.folder)
+        yield from _not_too_large(site, folder / image.initrd, *place, "initrd")
+        if image.alpine is not None:
+            yield from _alpine_files(site, number)
+        if image.root == "http":
+            name = f"{image.folder}/root.squashfs"
+            yield from _file(site, _http(site), name, _BUILD, *place, "folder")
+            yield from _hash(site, folder / "root.squashfs", image.name, *place, "folder")
+
+
+def _kernels(site: Site, reader: _Reader) -> Iterator[Problem]:
+    for number, image in enumerate(site.file.images):
         names = [(image.kernel, "kernel")]
         if image.root != "kernel-nfs":
             names.append((image.initrd, "initrd"))
-        readers = [_http(site)]
-        if _uses_grub(site) and site.file.grub.fetch == "tftp":
-            readers.append(_tftp(site))
-        for reader in readers:
-            for name, key in names:
-                yield from _file(site, reader, f"{image.folder}/{name}", hint, *place, key)
-        folder = Path(site.file.http.root, image.folder)
-        yield from _not_too_large(site, folder / image.initrd, *place, "initrd")
-        if image.root == "http":
-            name = f"{image.folder}/root.squashfs"
-            yield from _file(site, _http(site), name, hint, *place, "folder")
-            yield from _hash(site, folder / "root.squashfs", image.name, *place, "folder")
+        for name, key in names:
+            yield from _file(site, reader, f"{image.folder}/{name}", _BUILD, "images", number, key)
+
+
+def _alpine_files(site: Site, number: int) -> Iterator[Problem]:
+    image = site.file.images[number]
+    if image.alpine is None:
+        return
+    place = ("images", number, "alpine")
+    hint = "unpack Alpine's netboot archive there: docs/alpine.md"
+    name = f"{image.folder}/{image.alpine.modloop}"
+    # `site.load` read it already, as somebody who may see more than the server
+    if (_http(site).root / name).exists():
+        yield from _file(site, _http(site), name, hint, *place, "modloop")
+    # placeholders name many files
+    if "{" not in image.alpine.apkovl:
+        name = f"{image.folder}/{image.alpine.apkovl}"
+        hint = "netinstall boot apkovl --output DIR"
+        yield from _file(site, _http(site), name, hint, *place, "apkovl")
 
 
 def _not_too_large(site: Site, path: Path, *location: str | int) -> Iterator[Problem]:
@@ -339,29 +375,56 @@ def _hash(site: Site, path: Path, name: str, *location: str | int) -> Iterator[P
         )
 
 
-def _loaders(site: Site) -> Iterator[Problem]:
-    tftp = site.file.tftp
+def tftp_user(site: Site) -> Iterator[Problem]:
+    """Look for the user of the TFTP server."""
     try:
-        pwd.getpwnam(tftp.user)
+        pwd.getpwnam(site.file.tftp.user)
     except KeyError:
         yield Problem(
             "site.file",
-            f"there is no user {tftp.user} here",
+            f"there is no user {site.file.tftp.user} here",
             site.where(("tftp", "user")),
             "install dnsmasq, or say as whom the TFTP server runs",
         )
+
+
+def _tftp_root(site: Site) -> Iterator[Problem]:
+    if uses_grub(site) and site.file.grub.fetch == "tftp":
+        yield from _kernels(site, _tftp(site))
+    tftp = site.file.tftp
+    yield from tftp_user(site)
     hint = "Debian's package ipxe has undionly.kpxe and ipxe.efi"
     yield from _file(site, _tftp(site), tftp.bios, hint, "tftp", "bios")
-    yield from _file(site, _tftp(site), tftp.uefi, hint, "tftp", "uefi")
+    if uses_grub(site) and "ipxe" not in tftp.uefi:
+        hint = f"netinstall boot loader SITE --output {Path(tftp.root, tftp.uefi)}"
+    problems = list(_file(site, _tftp(site), tftp.uefi, hint, "tftp", "uefi"))
+    yield from problems
+    if uses_grub(site) and not problems:
+        yield from _grub_inside(site, Path(tftp.root, tftp.uefi), hint)
     if site.file.dhcp.mode == "full":
         hint = f"UEFI HTTP boot asks for it: copy {tftp.uefi} there"
         yield from _file(site, _http(site), tftp.uefi, hint, "tftp", "uefi")
 
 
+def _grub_inside(site: Site, path: Path, hint: str) -> Iterator[Problem]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        yield Problem("site.file", f"{path}: {error.strerror}", site.where(("tftp", "uefi")), hint)
+        return
+    if loader.is_outdated(data, site):
+        yield Problem(
+            "site.file",
+            f"{path} has a grub.cfg in it that is not what the site file says now",
+            site.where(("tftp", "uefi")),
+            hint,
+        )
+
+
 def _rendered(site: Site) -> Iterator[Problem]:
     """Compare what was rendered with what would be rendered now."""
     wanted = [("ipxe", _http(site), ("http", "root"))]
-    if _uses_grub(site):
+    if uses_grub(site):
         wanted.append(("grub", _tftp(site), ("tftp", "root")))
     for name, reader, location in wanted:
         try:
@@ -409,3 +472,12 @@ def _nfs_root(site: Site) -> Iterator[Problem]:
             site.where(("nfs", "path")),
             "netinstall image build --format nfs --output DIR makes one in DIR/root",
         )
+
+
+_LOOKS: Mapping[Look, Callable[[Site], Iterator[Problem]]] = {
+    "images": _images,
+    "tftp": _tftp_root,
+    "rendered": _rendered,
+    "answers": _answers,
+    "nfs-root": _nfs_root,
+}

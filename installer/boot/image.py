@@ -1,8 +1,8 @@
 """`netinstall image build`: kernel, initrd and root file system from Debian's packages.
 
 The parts: Debian 12 by mmdebstrap; Python packages that it has too old, by pip from hashed wheels;
-the running `installer` package; the hook of `initrd-hooks/initramfs-tools`. What a machine that
-only installs never uses is taken out again: its root lies in memory.
+the running `installer` package; the hook of `initrd-hooks/initramfs-tools` or `dracut`. What a
+machine that only installs never uses is taken out again: its root lies in memory.
 
 The root holds no firmware, no kernel modules for sound, graphics or radio, and no dpkg.
 """
@@ -29,15 +29,47 @@ DEFAULT_KERNEL = "linux-image-amd64"
 FORMATS = ("squashfs", "nfs")
 AGENT = Path("usr/lib/netinstall")
 
+
+@dataclass(frozen=True)
+class InitrdSystem:
+    """What makes the initrd: Debian's packages, where its folders of `initrd-hooks` go, and its
+    command line, to which the kernel's version is added, for the file /boot/initrd."""
+
+    packages: tuple[str, ...]
+    places: Mapping[str, str]
+    argv: tuple[str, ...]
+
+
+INITRDS: Mapping[str, InitrdSystem] = {
+    "initramfs-tools": InitrdSystem(
+        ("initramfs-tools",),
+        {"initramfs-tools": "etc/initramfs-tools"},
+        ("mkinitramfs", "-o", "/boot/initrd"),
+    ),
+    "dracut": InitrdSystem(
+        ("dracut",),
+        {
+            "dracut/90netinstall": "usr/lib/dracut/modules.d/90netinstall",
+            "dracut/netinstall.conf": "etc/dracut.conf.d/netinstall.conf",
+        },
+        ("dracut", "--force", "/boot/initrd"),
+    ),
+}
+DEFAULT_INITRD = "initramfs-tools"
+
 PACKAGES = (
     # the boot itself
-    *("initramfs-tools", "busybox", "udev", "kmod", "unionfs-fuse", "usr-is-merged"),
+    *("busybox", "udev", "kmod", "unionfs-fuse", "usr-is-merged"),
     # the agent
     *("python3", "python3-parted", "python3-psutil", "python3-pyudev", "python3-requests"),
     "ca-certificates",
     # what it runs
     *("e2fsprogs", "xfsprogs", "btrfs-progs", "dosfstools", "fdisk", "mount", "efibootmgr"),
     *("zstd", "xz-utils", "iproute2"),
+    *("mdadm", "lvm2", "thin-provisioning-tools", "cryptsetup-bin", "f2fs-tools"),
+    *("nvme-cli", "hdparm"),
+    # systemd-cryptenroll, and what it loads to talk to a TPM
+    *("systemd", "libtss2-esys-3.0.2-0", "libtss2-rc0"),
 )
 
 _EXCLUDED = ("doc", "info", "lintian", "locale", "man")
@@ -67,6 +99,7 @@ _REMOVED_MODULES = (
 _REMOVED = (
     *("boot/*", "etc/kernel", "etc/initramfs-tools", "var/cache/*", "var/log/*", "var/backups/*"),
     *("usr/share/initramfs-tools", "usr/share/netinstall", "usr/lib/klibc", "usr/lib/klibc-*"),
+    *("usr/lib/dracut", "etc/dracut.conf*", "usr/bin/dracut*", "usr/bin/lsinitrd"),
     # package management, and Perl, which only it needs
     *("var/lib/dpkg", "var/lib/apt", "usr/lib/dpkg", "usr/share/dpkg", "usr/bin/dpkg*"),
     *("usr/bin/perl*", "usr/lib/*/perl*", "usr/share/perl*", "usr/lib/*/libperl*"),
@@ -78,7 +111,21 @@ _REMOVED = (
     *("usr/lib/python3.11/ensurepip", "usr/lib/python3.11/distutils"),
     *("usr/lib/python3/dist-packages/pkg_resources", "usr/lib/python3/dist-packages/setuptools"),
     *("usr/lib/udev/hwdb.*", "etc/udev/hwdb.*", "usr/bin/openssl", "usr/bin/c_rehash"),
+    # what lies on the disks is assembled by nobody but the plan
+    *("usr/lib/udev/rules.d/64-md-raid-assembly.rules", "usr/lib/udev/rules.d/69-lvm.rules"),
+    *("usr/lib/udev/rules.d/70-nvmf-autoconnect.rules", "usr/lib/udev/rules.d/85-hdparm.rules"),
+    # an init that does not run here: of systemd, only cryptenroll, udev and their library stay
+    *("usr/lib/systemd/system", "usr/lib/systemd/system-*", "usr/lib/systemd/user*"),
+    *("usr/lib/systemd/catalog", "usr/lib/systemd/systemd", "usr/lib/systemd/systemd-[a-t]*"),
+    "usr/lib/systemd/*-generators",
+    *("usr/lib/*/systemd/libsystemd-core-*", "usr/lib/*/libp11-kit*", "var/lib/systemd"),
+    *("usr/bin/busctl", "usr/bin/networkctl", "usr/bin/systemd-repart"),
+    # LVM's daemons
+    *("usr/lib/*/liblvm2cmd*", "usr/lib/*/device-mapper", "usr/sbin/lvmpolld", "usr/sbin/dmeventd"),
 )
+
+_FOREIGN_HOOKS = ("mdadm", "lvm2", "dmsetup", "thin-provisioning-tools")
+"""Hooks of packages that would assemble in the initrd what lies on the disks."""
 
 _BUSYBOX = (
     *("sbin/reboot", "sbin/poweroff", "sbin/halt"),
@@ -134,6 +181,7 @@ def build_image(
     output: Path,
     *,
     kernel: str = DEFAULT_KERNEL,
+    initrd: str = DEFAULT_INITRD,
     formats: Collection[str] = ("squashfs",),
     compression: int = 15,
     narrate: Narrate,
@@ -146,6 +194,7 @@ def build_image(
     Args:
         output: made if missing; what an earlier build left there is replaced at the end.
         kernel: name of Debian's kernel package.
+        initrd: of `INITRDS`.
         formats: of `FORMATS`.
         compression: zstd's level for root.squashfs, 1 to 22.
         narrate: told each step.
@@ -170,7 +219,12 @@ def build_image(
         tree = work / "root"
         narrate(f"bootstrapping Debian {SUITE} with {kernel}")
         runner.run(
-            bootstrap_argv(tree, kernel, debian_mirrors(runner), apt_options(runner)),
+            bootstrap_argv(
+                tree,
+                (kernel, *INITRDS[initrd].packages, *PACKAGES),
+                debian_mirrors(runner),
+                apt_options(runner),
+            ),
             timeout=_BOOTSTRAP_SECONDS,
             # the initrd is made once, below
             environment={**_environment(), "INITRD": "No"},
@@ -188,10 +242,12 @@ def build_image(
         epoch = _epoch(tree / f"boot/vmlinuz-{version}")
         narrate("adding the agent")
         _add_agent(tree, runner)
-        narrate(f"making the initrd for {version}")
-        _make_initrd(tree, version, runner, epoch)
+        narrate(f"making the initrd for {version} with {initrd}")
+        _make_initrd(tree, version, INITRDS[initrd], runner, epoch)
         shutil.move(tree / f"boot/vmlinuz-{version}", work / "vmlinuz")
         shutil.move(tree / "boot/initrd", work / "initrd")
+        # there is no secret in it, and dracut makes it readable by root only
+        (work / "initrd").chmod(0o644)
         narrate("cleaning up")
         _clean(tree, runner, epoch)
         results = ["vmlinuz", "initrd"]
@@ -224,7 +280,7 @@ def build_image(
 
 
 def bootstrap_argv(
-    tree: Path, kernel: str, mirrors: Sequence[str], apt: Sequence[str] = ()
+    tree: Path, packages: Sequence[str], mirrors: Sequence[str], apt: Sequence[str] = ()
 ) -> list[str]:
     """Return mmdebstrap's command line. Without mirrors it takes its own."""
     return [
@@ -236,7 +292,7 @@ def bootstrap_argv(
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _EXCLUDED),
         *(f"--aptopt={option}" for option in apt),
-        f"--include={','.join((kernel, *PACKAGES))}",
+        f"--include={','.join(packages)}",
         SUITE,
         str(tree),
         *mirrors,
@@ -367,16 +423,25 @@ def _add_agent(tree: Path, runner: Runner) -> None:
             (tree / "usr" / name).symlink_to("/bin/busybox")
 
 
-def _make_initrd(tree: Path, version: str, runner: Runner, epoch: int) -> None:
+def _make_initrd(
+    tree: Path, version: str, system: InitrdSystem, runner: Runner, epoch: int
+) -> None:
     modules = tree / "usr/lib/modules" / version
     for name in _REMOVED_MODULES:
         shutil.rmtree(modules / "kernel" / name, ignore_errors=True)
     runner.run(["depmod", version], timeout=60, chroot=tree)
+    for name in _FOREIGN_HOOKS:
+        for path in (tree / "usr/share/initramfs-tools").rglob(name):
+            path.unlink()
     hooks = hooks_folder()
     shutil.copytree(hooks / "lib", tree / "usr/share/netinstall/initrd-hooks/lib")
-    shutil.copytree(hooks / "initramfs-tools", tree / "etc/initramfs-tools", dirs_exist_ok=True)
+    for name, place in system.places.items():
+        if (hooks / name).is_dir():
+            shutil.copytree(hooks / name, tree / place, dirs_exist_ok=True)
+        else:
+            shutil.copy(hooks / name, tree / place)
     runner.run(
-        ["mkinitramfs", "-o", "/boot/initrd", version],
+        [*system.argv, version],
         timeout=_STEP_SECONDS,
         chroot=tree,
         environment={"SOURCE_DATE_EPOCH": str(epoch)},
@@ -440,6 +505,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kernel", default=DEFAULT_KERNEL, metavar="PACKAGE", help="default: %(default)s"
     )
     parser.add_argument(
+        "--initrd",
+        choices=INITRDS,
+        default=DEFAULT_INITRD,
+        help="what makes the initrd; default: %(default)s",
+    )
+    parser.add_argument(
         "--format",
         dest="formats",
         nargs="+",
@@ -463,6 +534,7 @@ def run(arguments: argparse.Namespace, narrate: Narrate) -> None:
     report = build_image(
         output,
         kernel=arguments.kernel,
+        initrd=arguments.initrd,
         formats=arguments.formats,
         compression=arguments.compression,
         narrate=narrate,

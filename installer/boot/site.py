@@ -4,12 +4,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from hashlib import file_digest
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from installer.model.errors import InstallError, Problem, fail
-from installer.model.site import Host, Image, SiteFile
+from installer.model.site import Alpine, Host, Image, SiteFile
 from installer.observe import documents
 from installer.observe.places import Location
 
@@ -34,12 +35,13 @@ class Argument(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """`root_sha256` maps an image's name to the SHA-256 of its root.squashfs; `where` says where
-    in the site file a field stands."""
+    """`root_sha256` maps an image's name to the SHA-256 of its root.squashfs, `modloop_sha256` to
+    that of Alpine's modules; `where` says where in the site file a field stands."""
 
     file: SiteFile
     root_sha256: dict[str, str]
     where: Callable[[Location], str]
+    modloop_sha256: dict[str, str] = field(default_factory=dict)
 
     def machines(self) -> Iterator[tuple[int | None, Host | None]]:
         """Every named host with its number, and (None, None) for all others."""
@@ -74,7 +76,8 @@ class Site:
         found += self._listed(self.file.kernel.arguments, ("kernel",))
         if host is not None:
             found += self._listed(host.arguments, own)
-        if self.file.image_of(host).root == "kernel-nfs" and not any(
+        image = self.file.image_of(host)
+        if (image.root == "kernel-nfs" or image.alpine) and not any(
             text.startswith("ip=") for text, _ in found
         ):
             found.append(Argument("ip=dhcp", ("images",)))
@@ -107,8 +110,11 @@ class Site:
             yield Argument("ro", place)
             yield Argument(f"init={INIT}", place)
             return
-        # what initramfs-tools starts in our initrd
-        yield Argument("boot=netinstall", place)
+        if image.alpine is not None:
+            yield from self._alpine(image, image.alpine, place)
+        else:
+            # what initramfs-tools starts in our initrd
+            yield Argument("boot=netinstall", place)
         if image.root == "nfs":
             yield Argument(f"netinstall.root=nfs:{self.root_path()}", ("nfs", "path"))
         elif image.root == "http":
@@ -116,6 +122,21 @@ class Site:
             yield Argument(f"netinstall.root={url}", (*place, "folder"))
             digest = self.root_sha256[image.name]
             yield Argument(f"netinstall.root-sha256={digest}", (*place, "folder"))
+
+    def _alpine(self, image: Image, alpine: Alpine, image_place: Location) -> Iterator[Argument]:
+        """What Alpine's initramfs-init reads (mkinitfs-bootparam(7)), and our apkovl."""
+        place = (*image_place, "alpine")
+        if alpine.nfs is not None:
+            yield Argument(f"alpine_dev=nfs:{alpine.nfs}", (*place, "nfs"))
+        if alpine.repository is not None:
+            yield Argument(f"alpine_repo={alpine.repository}", (*place, "repository"))
+        # not quoted: initramfs-init looks for {MAC}
+        apkovl = f"{self.url(image.folder)}/{alpine.apkovl}"
+        yield Argument(f"apkovl={apkovl}", (*place, "apkovl"))
+        modloop = self.url(image.folder, alpine.modloop)
+        yield Argument(f"modloop={modloop}", (*place, "modloop"))
+        digest = self.modloop_sha256[image.name]
+        yield Argument(f"netinstall.modloop-sha256={digest}", (*place, "modloop"))
 
 
 @dataclass
@@ -185,6 +206,22 @@ def load(path: Path) -> tuple[Site, list[Problem]]:
     site = Site(file, {}, documents.locator(text, str(path)))
     problems = []
     for index, image in enumerate(file.images):
+        if image.alpine is not None:
+            site.modloop_sha256[image.name] = "0" * 64
+            modloop = Path(file.http.root, image.folder, image.alpine.modloop)
+            try:
+                with modloop.open("rb") as stream:
+                    digest = file_digest(stream, "sha256").hexdigest()
+                site.modloop_sha256[image.name] = digest
+            except OSError as error:
+                problems.append(
+                    Problem(
+                        "site.file",
+                        f"{modloop}: {error.strerror}",
+                        site.where(("images", index, "alpine", "modloop")),
+                        "unpack Alpine's netboot archive there: docs/alpine.md",
+                    )
+                )
         if image.root != "http":
             continue
         site.root_sha256[image.name] = "0" * 64

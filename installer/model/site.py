@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from installer.model.answers import HostName, Strict
+from installer.model.fields import HostName, Strict
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
@@ -121,14 +121,34 @@ def _answers(value: str) -> str:
 
 def _export(value: str) -> str:
     return _form(
-        r"(?:/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*)+",
-        "an exported path is absolute, of letters, digits and . _ @ + -",
+        r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._@+-]+)+",
+        "an exported path is absolute, of letters, digits and . _ @ + -, without . and ..",
         value,
     )
 
 
 def _option(value: str) -> str:
     return _form(r"[A-Za-z0-9=._:-]+", "write one mount option, such as vers=4.1", value)
+
+
+def _apkovl(value: str) -> str:
+    _form(
+        # {MAC} and {UUID} are replaced once (mkinitfs, initramfs-init); the rest has to survive
+        # its sed and a URL
+        r"(?!.*\{MAC\}.*\{MAC\})(?!.*\{UUID\}.*\{UUID\})"
+        r"(?:[A-Za-z0-9_-](?:[A-Za-z0-9._-]|\{MAC\}|\{UUID\})*/)*"
+        r"(?:[A-Za-z0-9_-]|\{MAC\}|\{UUID\})(?:[A-Za-z0-9._-]|\{MAC\}|\{UUID\})*\.apkovl\.tar\.gz",
+        "write a file below the image's folder such as netinstall.apkovl.tar.gz: letters, digits, "
+        "._- and {MAC} or {UUID}, each once",
+        value,
+    )
+    return value
+
+
+def _alpine_nfs(value: str) -> str:
+    what = "write SERVER:/PATH with the server's IPv4 address"
+    server, _, path = _form(r"[0-9.]+:/[A-Za-z0-9._/@+-]*", what, value).partition(":")
+    return f"{_ipv4(server)}:{path}"
 
 
 Ipv4 = Annotated[str, AfterValidator(_ipv4)]
@@ -143,6 +163,8 @@ Below = Annotated[str, AfterValidator(_below)]
 Argument = Annotated[str, AfterValidator(_argument)]
 AnswersPlace = Annotated[str, AfterValidator(_answers)]
 ExportPath = Annotated[str, AfterValidator(_export)]
+Apkovl = Annotated[str, AfterValidator(_apkovl)]
+AlpineNfs = Annotated[str, AfterValidator(_alpine_nfs)]
 MountOption = Annotated[str, AfterValidator(_option)]
 Name = Annotated[
     str,
@@ -217,6 +239,29 @@ class Dhcp(Strict):
         return self
 
 
+class Alpine(Strict):
+    """Kernel and initrd of an image are Alpine Linux's, which starts ours (docs/alpine.md)."""
+
+    repository: BaseUrl | None = Field(
+        None, description="alpine_repo=: where its packages are, such as …/alpine/v3.22/main"
+    )
+    modloop: Below = Field("modloop-lts", description="the kernel's modules, below `folder`")
+    apkovl: Apkovl = Field(
+        "netinstall.apkovl.tar.gz",
+        description="below `folder`, as netinstall boot apkovl makes it; {MAC} and {UUID} are "
+        "those of the machine",
+    )
+    nfs: AlpineNfs | None = Field(
+        None, description="alpine_dev=nfs:…: packages on NFS, for mkinitfs before 3.0 only"
+    )
+
+    @model_validator(mode="after")
+    def _packages(self) -> Self:
+        if self.repository is None and self.nfs is None:
+            raise ValueError("say where Alpine's packages are: repository")
+        return self
+
+
 class Image(Strict):
     """A boot environment, as `netinstall image build` leaves it in a folder."""
 
@@ -230,6 +275,15 @@ class Image(Strict):
         "lease: the root path (option 17) of the DHCP server; "
         "kernel-nfs: [nfs], mounted by a kernel that can do it without an initrd",
     )
+    alpine: Alpine | None = Field(
+        None, description="kernel and initrd are Alpine's; the root is that of the folder as ever"
+    )
+
+    @model_validator(mode="after")
+    def _alpine_has_an_initrd(self) -> Self:
+        if self.alpine is not None and self.root == "kernel-nfs":
+            raise ValueError("Alpine needs its initrd: root is http, nfs or lease")
+        return self
 
 
 class Kernel(Strict):

@@ -24,13 +24,15 @@ class KernelArguments:
 
     `failure_delay` is in seconds, `boot_mac` lower case with colons, `ip` as it was written
     (Documentation/admin-guide/nfs/nfsroot.rst). `others` holds further `netinstall.*` values by
-    their name, which are for the hooks of the initrd and are not checked here.
+    their name, which are for the hooks of the initrd and are not checked here. A `dry_run` with a
+    value that is none counts as given: whoever wrote it wants to keep the disks.
     """
 
     answers: str | None = None
     report: str | None = None
     on_failure: EndOnFailure | None = None
     failure_delay: int | None = None
+    dry_run: bool = False
     ip: str | None = None
     boot_mac: str | None = None
     others: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class KernelArguments:
             "netinstall.failure-delay": None
             if self.failure_delay is None
             else str(self.failure_delay),
+            "netinstall.dry-run": "1" if self.dry_run else None,
             **{f"netinstall.{name}": value for name, value in self.others.items()},
             "ip": self.ip,
             "BOOTIF": None if self.boot_mac is None else "01-" + self.boot_mac.replace(":", "-"),
@@ -51,10 +54,10 @@ class KernelArguments:
         return {name: redacted(value) for name, value in values.items() if value is not None}
 
 
-FOR_THE_INITRD = ("root", "root-sha256", "network-timeout", "overlay")
+FOR_THE_INITRD = ("root", "root-sha256", "modloop-sha256", "network-timeout", "overlay")
 """`netinstall.*` names that the initrd's hooks and init read before there is an agent."""
 
-_NAMES = ("answers", "report", "on-failure", "failure-delay", *FOR_THE_INITRD)
+_NAMES = ("answers", "report", "on-failure", "failure-delay", "dry-run", *FOR_THE_INITRD)
 _BOOTIF = re.compile(r"(?:[0-9a-f]{2}[:-])?((?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2})", re.IGNORECASE)
 _ENDS: tuple[EndOnFailure, ...] = ("shell", "reboot", "poweroff")
 _LONGEST_DELAY = 86400
@@ -82,6 +85,7 @@ def parse(text: str) -> tuple[KernelArguments, tuple[Problem, ...]]:
         report=_report(said.pop("report", None), problems),
         on_failure=_on_failure(said.pop("on-failure", None), problems),
         failure_delay=_delay(said.pop("failure-delay", None), problems),
+        dry_run=_dry_run(said.pop("dry-run", None), problems),
         ip=said.pop("ip", None),
         boot_mac=_boot_mac(said.pop("BOOTIF", None), problems),
         others=said,
@@ -123,6 +127,8 @@ def _collect(text: str, problems: list[Problem]) -> dict[str, str]:
         key = name.removeprefix("netinstall.").replace("_", "-")
         if key not in _NAMES:
             problems.append(_unknown(name, key))
+        elif key == "dry-run" and value is None:
+            said[key] = "1"
         elif not value:
             problems.append(_problem(name, "it has no value", f"write {name}=VALUE"))
         else:
@@ -196,6 +202,12 @@ def _delay(text: str | None, problems: list[Problem]) -> int | None:
         )
     )
     return None
+
+
+def _dry_run(text: str | None, problems: list[Problem]) -> bool:
+    if text not in (None, "0", "1"):
+        problems.append(_problem("netinstall.dry-run", f"{text!r} is neither 0 nor 1", "write 1"))
+    return text not in (None, "0")
 
 
 def _unknown(name: str, key: str) -> Problem:

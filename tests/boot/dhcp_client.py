@@ -1,7 +1,8 @@
 """Asks a DHCP server as a relay agent (RFC 2131, 4.1; RFC 951), and prints its answer as JSON.
 
 A relay has an address of its own and gets its answers by unicast, so no raw socket is needed.
-Arguments: SERVER RELAY MAC SECONDS [CODE=HEX …]. Without an option 53 it is a BOOTP request.
+Arguments: SERVER RELAY MAC[,MAC…] SECONDS [CODE=HEX …]. One line for each MAC, each of which has so
+many seconds. Without an option 53 it is a BOOTP request.
 """
 
 import json
@@ -13,8 +14,9 @@ import time
 _MAGIC = bytes([99, 130, 83, 99])
 
 
-def request(mac: str, relay: str, options: dict[int, bytes], xid: bytes) -> bytes:
+def request(mac: str, relay: str, options: dict[int, bytes]) -> bytes:
     """Write a request with these options."""
+    xid = os.urandom(4)
     hardware = bytes.fromhex(mac.replace(":", ""))
     head = bytes([1, 1, 6, 1]) + xid + bytes(4)
     addresses = bytes(12) + socket.inet_aton(relay)
@@ -50,22 +52,27 @@ def main() -> None:
         int(code): bytes.fromhex(value)
         for code, _, value in (text.partition("=") for text in sys.argv[5:])
     }
-    xid = os.urandom(4)
-    until = time.monotonic() + float(seconds)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.bind((relay, 67))
         asking.settimeout(0.5)
-        while time.monotonic() < until:
-            try:
-                asking.sendto(request(mac, relay, options, xid), (server, 67))
-                packet = asking.recv(2048)
-            except OSError:
-                # refused or silent: the server may still be starting
-                time.sleep(0.05)
-                continue
-            if packet[4:8] == xid:
-                json.dump(answer(packet), sys.stdout)
-                return
+        for one in mac.split(","):
+            found = ask(asking, server, request(one, relay, options), float(seconds))
+            sys.stdout.write(f"{json.dumps(found)}\n")
+
+
+def ask(asking: socket.socket, server: str, question: bytes, seconds: float) -> dict[str, object]:
+    """Return the answer to a request."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            asking.sendto(question, (server, 67))
+            packet = asking.recv(2048)
+        except OSError:
+            # refused or silent: the server may still be starting
+            time.sleep(0.05)
+            continue
+        if packet[4:8] == question[4:8]:
+            return answer(packet)
     raise SystemExit(f"no answer from {server} in {seconds} s")
 
 

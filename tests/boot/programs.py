@@ -1,46 +1,22 @@
 """The real programs that read what is rendered.
 
-Debian's packages of dhcpd, Kea and the NFS server start their daemons where they are installed, so
-they are only unpacked, into the cache, and run from there.
+Those whose packages would start a daemon are run from where `lab.daemons` unpacks them.
 """
 
 import os
 import subprocess
-from functools import cache
 from pathlib import Path
 
 import pytest
-from lab import cache as kept
+from lab import daemons
 
-_PACKAGES = (
-    "isc-dhcp-server",
-    "kea-dhcp4-server",
-    "kea-common",
-    "nfs-kernel-server",
-    # libraries of Kea and exportfs
-    *("liblog4cplus-2.0.5", "libmariadb3", "libpq5", "libldap-2.5-0"),
-    "libevent-core-2.1-7",
-)
 _SECONDS = 60
 
 
-@cache
 def unpacked() -> Path:
     """The folder into which the packages are unpacked."""
-
-    def make(folder: Path) -> None:
-        folder.mkdir()
-        # apt fetches as a user of its own, who may not see the folder otherwise
-        folder.chmod(0o755)
-        done = _run(["apt-get", "download", *_PACKAGES], folder)
-        if done.returncode:
-            raise OSError(done.stdout)
-        for package in folder.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
-            package.unlink()
-
     try:
-        return kept.build("unpacked-servers", _PACKAGES, make)
+        return daemons.unpacked()
     except OSError as error:
         reason = f"dhcpd, Kea and exportfs cannot be downloaded: {error}"
         if os.environ.get("CI") == "true":

@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import programs
 import pytest
-from sites import MINIMAL, site_of
+from sites import HOSTILE, MINIMAL, site_of
 
 from installer.boot.dialects import DIALECTS
 
@@ -90,6 +92,11 @@ def _kea(folder: Path) -> list[str | Path]:
     ]
 
 
+def _rendered(dialect: str, bios: str, root: str = "/srv/tftp") -> Mapping[str, str]:
+    tftp = {"address": _SERVER, "root": root, "user": "root", "bios": bios}
+    return DIALECTS[dialect].render(site_of(json.dumps(_SITE | {"tftp": tftp}), "site.json"))
+
+
 _SERVERS = {"dnsmasq": _dnsmasq, "dhcpd": _dhcpd, "kea": _kea}
 
 
@@ -99,39 +106,50 @@ class _Client:
 
     def ask(self, *options: str, mac: str = "52:54:00:00:00:99") -> dict[str, Any]:
         """Ask once; options are CODE=HEX."""
+        (found,) = self.ask_for([mac], *options)
+        return found
+
+    def ask_for(self, macs: list[str], *options: str) -> list[dict[str, Any]]:
+        """Ask once for each of these machines."""
         script = Path(__file__).with_name("dhcp_client.py")
         done = subprocess.run(
             [
                 *("ip", "netns", "exec", self.namespace, sys.executable, script),
-                *(_SERVER, _RELAY, mac, "30", *options),
+                *(_SERVER, _RELAY, ",".join(macs), "30", *options),
             ],
             check=True,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=300,
         )
-        found = json.loads(done.stdout)
-        found["options"] = {
-            int(code): bytes.fromhex(value) for code, value in found["options"].items()
-        }
-        return dict(found)
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        for found in answers:
+            found["options"] = {
+                int(code): bytes.fromhex(value) for code, value in found["options"].items()
+            }
+        return answers
 
     def boot_file(self, *options: str) -> str:
-        found = self.ask(*_DISCOVER, *options)
-        sent = found["options"].get(67, b"").rstrip(b"\0").decode("latin-1")
-        return str(found["file"] or sent)
+        return _boot_file(self.ask(*_DISCOVER, *options))
+
+
+def _boot_file(found: dict[str, Any]) -> str:
+    sent = found["options"].get(67, b"").rstrip(b"\0").decode("latin-1")
+    return str(found["file"] or sent)
 
 
 @contextmanager
 def _running(
-    dialect: str, network: tuple[str, str], folder: Path, **tables: object
+    dialect: str, network: tuple[str, str], folder: Path, more: Callable[[str], str] = str
 ) -> Iterator[_Client]:
-    """A server that runs with what was rendered, as root: nobody else may have to own its files."""
-    (folder / "tftp").mkdir()
-    tftp = {"address": _SERVER, "root": f"{folder}/tftp", "user": "root", "bios": _ODD}
-    site = site_of(json.dumps(_SITE | {"tftp": tftp} | tables), "site.json")
-    for name, text in DIALECTS[dialect].render(site).items():
-        (folder / name).write_text(text)
+    """A server that runs with what was rendered, as root: nobody else may have to own its files.
+
+    `more` is given the configuration, and returns what the server reads in its place.
+    """
+    root = folder / 'tf"t\\p, ;#'
+    root.mkdir()
+    for name, text in _rendered(dialect, _ODD, str(root)).items():
+        (folder / name).write_text(more(text))
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
             ["ip", "netns", "exec", network[0], *_SERVERS[dialect](folder)],
@@ -191,3 +209,58 @@ def test_dhcpd_answers_bootp(network: tuple[str, str], tmp_path: Path) -> None:
         assert found["address"] == "192.0.2.10"
         assert {1, 3, 6, 12, 15, 17, 66} <= set(found["options"])
         assert found["options"][66] == _SERVER.encode()
+
+
+def _dnsmasq_with(config: str, machines: Mapping[str, str]) -> str:
+    # who asks must not wait until dnsmasq has tried whether an address is free
+    lines = ["no-ping"]
+    for number, (mac, text) in enumerate(machines.items()):
+        (written,) = re.findall(r"^dhcp-boot=tag:!ipxe,tag:bios,(.*)$", text, re.MULTILINE)
+        lines += [f"dhcp-mac=set:m{number},{mac}", f"dhcp-boot=tag:m{number},{written}"]
+    return config + "".join(f"{line}\n" for line in lines)
+
+
+def _dhcpd_with(config: str, machines: Mapping[str, str]) -> str:
+    lines = []
+    for number, (mac, text) in enumerate(machines.items()):
+        (written,) = re.findall(r"^  } else \{\n(    filename .*;)\n  }\n}$", text, re.MULTILINE)
+        # all have one address, so that there are enough
+        one = f"hardware ethernet {mac}; fixed-address 192.0.2.20; {written.strip()}"
+        lines.append(f"host m{number} {{ {one} }}\n")
+    # what the subnet says would have the last word
+    return re.sub(r"^    filename .*$", "", config, flags=re.MULTILINE) + "".join(lines)
+
+
+def _kea_with(config: str, machines: Mapping[str, str]) -> str:
+    settings = json.loads(config)
+    (subnet,) = settings["Dhcp4"]["subnet4"]
+    for mac, text in machines.items():
+        classes = json.loads(text)["Dhcp4"]["client-classes"]
+        (written,) = (one for one in classes if one["name"] == "netinstall-bios")
+        entry = {"hw-address": mac, "boot-file-name": written["boot-file-name"]}
+        subnet["reservations"].append(entry)
+    return json.dumps(settings)
+
+
+_WITH = {"dnsmasq": _dnsmasq_with, "dhcpd": _dhcpd_with, "kea": _kea_with}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("dialect", _SERVERS)
+def test_hostile_names_arrive_as_they_are(
+    dialect: str, network: tuple[str, str], tmp_path: Path
+) -> None:
+    """1,000 sites in one configuration: each machine's line is taken from a site of its own."""
+    chance = random.Random(dialect)  # noqa: S311 - the same sites each time
+    files: dict[str, str] = {}
+    while len(files) < 1000:
+        bios = "".join(chance.choices(HOSTILE, k=chance.randint(1, 4)))
+        number = len(files)
+        # a site file takes no path that begins or ends with a slash or has an empty part
+        if all(part not in ("", ".", "..") for part in bios.split("/")):
+            files[f"52:54:00:01:{number >> 8:02x}:{number & 255:02x}"] = bios
+    texts = {mac: "".join(_rendered(dialect, bios).values()) for mac, bios in files.items()}
+    merge = _WITH[dialect]
+    with _running(dialect, network, tmp_path, lambda config: merge(config, texts)) as client:
+        answers = client.ask_for(list(files), *_DISCOVER)
+    assert [_boot_file(found) for found in answers] == list(files.values())

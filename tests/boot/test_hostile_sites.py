@@ -4,27 +4,23 @@ program that reads them and meaning the same."""
 import json
 import shlex
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import programs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from sites import MINIMAL, site_of
+from sites import HOSTILE, MINIMAL, site_of
 
 from installer.boot.dialects import DIALECTS
 from installer.boot.site import Site
 from installer.model.errors import InstallError
 from installer.model.site import Host
 
-_ACCEPTABLE = (
-    *("'", '"', "\\", "$", "`", ";", "#", ",", "=", "*", "%", "!", "&", "|", "(", ")", "{", "}"),
-    *("${net0/mac}", "$(reboot)", "`reboot`", "||", "&&", "{{", "}}", "\\n", "%s", "~", "[", "]"),
-    *("option:router,6.6.6.6", "tag:x", '";}', "<", ">", "-", "--", "192.0.2.66", "00:11", "1"),
-    *("a", "image", "quiet", "console=ttyS9", "init=/bin/sh", "x y", "\\'", '\\"', "b/c"),
-)
 _UNACCEPTABLE = (
     *("\n", "\r", "\t", "\0", "\x7f", "\x1b[2J", "ä", "\u2028", "..", "//", "/", " "),
     *("'\nboot\n", "\nuser=root", "\n#"),
@@ -79,11 +75,11 @@ def _sites(pieces: tuple[str, ...], names: st.SearchStrategy[str]) -> st.SearchS
 
 
 _NAMES = st.sampled_from(["db7", "host", "if", "option", "7", "3com", "0x1f", "a-b", "group"])
-_ANYTHING = st.lists(st.sampled_from(_ACCEPTABLE + _UNACCEPTABLE), max_size=4).map("".join)
+_ANYTHING = st.lists(st.sampled_from(HOSTILE + _UNACCEPTABLE), max_size=4).map("".join)
 _SITES = st.one_of(
     # four of five must get as far as the dialects
-    *[_sites(_ACCEPTABLE, _NAMES)] * 4,
-    _sites(_ACCEPTABLE + _UNACCEPTABLE, _ANYTHING),
+    *[_sites(HOSTILE, _NAMES)] * 4,
+    _sites(HOSTILE + _UNACCEPTABLE, _ANYTHING),
 )
 _CODES = {"site.field", "site.value"}
 
@@ -158,7 +154,8 @@ def _kea(site: Site, folder: Path) -> None:
 
 def _pixiecore(site: Site, folder: Path) -> None:
     static = shlex.split((folder / "pixiecore-boot").read_text(), comments=True)
-    cmdline = "--cmdline=" + " ".join(_arguments_as_given(site, None))
+    arguments = " ".join(_arguments_as_given(site, None))
+    cmdline = "--cmdline=BOOTIF=01-${netX/mac:hexhyp} " + arguments
     assert static[-3:] == [cmdline, "--dhcp-no-bind", "$@"]
     for host in site.file.hosts:
         document = json.loads((folder / f"pixiecore/v1/boot/{host.mac}").read_text())
@@ -167,7 +164,7 @@ def _pixiecore(site: Site, folder: Path) -> None:
 
 def _kexec(site: Site, folder: Path) -> None:
     script = (folder / "kexec-boot").read_text()
-    value = script.partition("\narguments=")[2].partition("\nkexec --load")[0]
+    value = script.partition("\narguments=")[2].partition("\nkernel=bzImage\n")[0]
     assert shlex.split(value) == [" ".join(_arguments_as_given(site, None))]
 
 
@@ -203,10 +200,8 @@ def _written(site: Site, dialect: str, folder: Path) -> bool:
     return True
 
 
-# every site is read by up to five programs
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(_SITES)
-def test_a_string_stays_a_string(tables: dict[str, Any]) -> None:
+def _read(tables: dict[str, Any]) -> Iterator[str]:
+    """Yield the dialects that could write a site, each after its program read it."""
     text = json.dumps(MINIMAL | tables, indent=1)
     try:
         site = site_of(text, "site.json")
@@ -215,8 +210,26 @@ def test_a_string_stays_a_string(tables: dict[str, Any]) -> None:
         return
     for dialect in DIALECTS:
         with tempfile.TemporaryDirectory(prefix="netinstall-") as folder:
-            if _written(site, dialect, Path(folder)) and dialect in READERS:
-                READERS[dialect](site, Path(folder))
+            if _written(site, dialect, Path(folder)):
+                if dialect in READERS:
+                    READERS[dialect](site, Path(folder))
+                yield dialect
+
+
+# Every site is read by up to six programs. Together 1,000 sites; in parts, which workers share.
+@pytest.mark.parametrize("part", range(4))
+def test_a_string_stays_a_string(part: int) -> None:
+    written: Counter[str] = Counter()
+
+    @seed(part)
+    @settings(max_examples=250, suppress_health_check=list(HealthCheck), database=None)
+    @given(_SITES)
+    def holds(tables: dict[str, Any]) -> None:
+        written.update(_read(tables))
+
+    holds()
+    # not all of them were refused
+    assert {dialect for dialect in READERS if written[dialect] < 20} == set(), written
 
 
 @pytest.mark.parametrize("name", ["host", "if", "option", "7", "3com", "0x1f", "group", "subnet"])

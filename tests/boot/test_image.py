@@ -28,7 +28,7 @@ def _arguments(*argv: str) -> argparse.Namespace:
 def test_bootstrap_argv() -> None:
     argv = image.bootstrap_argv(
         Path("/out/root"),
-        "linux-image-cloud-amd64",
+        ("linux-image-cloud-amd64", "busybox"),
         ["deb http://mirror.example.net/debian bookworm main"],
         ['Acquire::http::Proxy "http://proxy:3128"'],
     )
@@ -44,16 +44,36 @@ def test_bootstrap_argv() -> None:
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         '--aptopt=Acquire::http::Proxy "http://proxy:3128"',
-        (
-            "--include=linux-image-cloud-amd64,initramfs-tools,busybox,udev,kmod,unionfs-fuse,"
-            "usr-is-merged,python3,python3-parted,python3-psutil,python3-pyudev,python3-requests,"
-            "ca-certificates,e2fsprogs,xfsprogs,btrfs-progs,dosfstools,fdisk,mount,efibootmgr,"
-            "zstd,xz-utils,iproute2"
-        ),
+        "--include=linux-image-cloud-amd64,busybox",
         "bookworm",
         "/out/root",
         "deb http://mirror.example.net/debian bookworm main",
     ]
+
+
+def test_what_the_boot_needs_is_not_taken_out(tmp_path: Path) -> None:
+    """udevd and its names for network cards lie beside systemd's own programs."""
+    kept = (
+        "usr/lib/systemd/systemd-udevd",
+        "usr/lib/systemd/network/99-default.link",
+        "usr/lib/udev/rules.d/55-dm.rules",
+        "usr/lib/udev/rules.d/63-md-raid-arrays.rules",
+        "usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so",
+        "usr/lib/x86_64-linux-gnu/cryptsetup/libcryptsetup-token-systemd-tpm2.so",
+    )
+    gone = (
+        "usr/lib/systemd/systemd",
+        "usr/lib/udev/rules.d/64-md-raid-assembly.rules",
+        "usr/lib/udev/rules.d/69-lvm.rules",
+    )
+    for name in (*kept, *gone):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    removed = {path for pattern in image._REMOVED for path in tmp_path.glob(pattern)}
+    for name in kept:
+        assert not removed & {tmp_path / name, *(tmp_path / name).parents}, name
+    for name in gone:
+        assert tmp_path / name in removed
 
 
 def test_squashfs_argv() -> None:
@@ -74,11 +94,31 @@ def test_pip_argv() -> None:
     ]
 
 
+SERVERS_OWN = {
+    "aiohttp": ("aiohttp", ("boot/serve",)),
+    "zstandard": ("zstandard", ("pack",)),
+    # the agent does not look at signatures yet
+    "pynacl": ("nacl", ("pack", "model/minisign.py")),
+}
+"""Packages that no machine needs while it is installed: what they are imported as, and where."""
+
+
+def test_what_only_a_server_needs_is_imported_there_only() -> None:
+    package = ROOT / "installer"
+    for path in package.rglob("*.py"):
+        used = set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
+        for module, places in SERVERS_OWN.values():
+            allowed = any(path.is_relative_to(package / place) for place in places)
+            assert module not in used or allowed, path
+
+
 def test_what_the_agent_needs_is_in_the_image() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wheels = set(re.findall(r"^([a-z-]+)==", REQUIREMENTS.read_text(), re.MULTILINE))
     for line in project["dependencies"]:
         name = re.split(r"[<>=]", line)[0]
+        if name in SERVERS_OWN:
+            continue
         packages = {f"python3-{name}", f"python3-{name.removeprefix('py')}"}
         assert name in wheels or packages & set(image.PACKAGES), name
 
@@ -90,9 +130,14 @@ def test_every_wheel_is_known_by_its_hash() -> None:
     )
 
 
-def test_the_hooks_are_found() -> None:
+@pytest.mark.parametrize("name", image.INITRDS)
+def test_the_hooks_are_found(name: str) -> None:
     assert (image.hooks_folder() / "lib/netinstall.sh").is_file()
+    assert os.access(image.hooks_folder() / "lib/netinstall-udhcpc", os.X_OK)
+    for place in image.INITRDS[name].places:
+        assert (image.hooks_folder() / place).exists()
     assert os.access(image.hooks_folder() / "initramfs-tools/hooks/netinstall", os.X_OK)
+    assert _arguments("--output", "/o", "--initrd", name).initrd == name
 
 
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="reads the configuration of apt")
@@ -104,6 +149,7 @@ def test_the_mirrors_of_this_machine_are_used() -> None:
 def test_defaults() -> None:
     arguments = _arguments("--output", "/o")
     assert arguments.kernel == "linux-image-amd64"
+    assert arguments.initrd == "initramfs-tools"
     assert arguments.formats == ["squashfs"]
     assert arguments.compression == 15
     assert _arguments("--output", "/o", "--format", "squashfs", "nfs").formats == [

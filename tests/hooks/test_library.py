@@ -10,61 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
-HOOKS = Path(__file__).parents[2] / "initrd-hooks"
-LIBRARY = HOOKS / "lib/netinstall.sh"
-SHELLS = {"dash": ("dash",), "ash": ("busybox", "ash"), "bash": ("bash",)}
-
-
-class Initrd:
-    """An initrd's world in a folder: command line, sysfs, consoles, leases."""
-
-    def __init__(self, folder: Path, shell: tuple[str, ...]) -> None:
-        self.folder = folder
-        self.shell = shell
-        for name in ("run", "dev", "sys/class/tty/console", "sys/class/net"):
-            (folder / name).mkdir(parents=True)
-        for name in ("tty0", "ttyS0"):
-            (folder / "dev" / name).touch()
-        (folder / "sys/class/tty/console/active").write_text("tty0 ttyS0\n")
-        self.arguments("")
-
-    def arguments(self, text: str) -> None:
-        (self.folder / "cmdline").write_text(f"BOOT_IMAGE=/vmlinuz {text} quiet\n")
-
-    def lease(self, text: str) -> None:
-        (self.folder / "run/net-eth0.conf").write_text(text)
-
-    def interface(self, name: str, address: str, *, kind: int = 1, carrier: str = "1") -> None:
-        path = self.folder / "sys/class/net" / name
-        path.mkdir()
-        for file, text in (("address", address), ("type", str(kind)), ("carrier", carrier)):
-            (path / file).write_text(f"{text}\n")
-
-    def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a script that has read the library; "$@" are the arguments."""
-        return subprocess.run(
-            [*self.shell, "-c", f'set -u\n. "{LIBRARY}"\n{script}', "sh", *arguments],
-            env={
-                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-                "NETINSTALL_CMDLINE": str(self.folder / "cmdline"),
-                "NETINSTALL_SYS": str(self.folder / "sys"),
-                "NETINSTALL_RUN": str(self.folder / "run"),
-                "NETINSTALL_DEV": str(self.folder / "dev"),
-                "NETINSTALL_RESOLV_CONF": str(self.folder / "resolv.conf"),
-            },
-            cwd=self.folder,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-
-    def said(self) -> str:
-        """What is on the consoles, which must all have got the same."""
-        texts = {(self.folder / "dev" / name).read_text() for name in ("tty0", "ttyS0")}
-        assert len(texts) == 1
-        return texts.pop().replace("\r\n", "\n")
+from initrds import HOOKS, SHELLS, Initrd
 
 
 @pytest.fixture(params=SHELLS)
@@ -161,6 +107,20 @@ def test_places_for_a_root(initrd: Initrd, value: str, parsed: str) -> None:
         value,
     )
     assert result.stdout == f"{parsed}\n", result.stderr
+
+
+def test_a_root_path_with_the_name_of_the_machine(initrd: Initrd) -> None:
+    parse = 'netinstall_parse_root "$1" && echo "$NETINSTALL_PATH,$NETINSTALL_OPTIONS"'
+    value = "192.0.2.1:/srv/%s/root,vers=3"
+    assert initrd.run(parse, value).returncode != 0
+    initrd.lease("IPV4ADDR='192.0.2.7'\nHOSTNAME=''\n")
+    assert initrd.run(parse, value).stdout == "/srv/192.0.2.7/root,vers=3\n"
+    initrd.lease("IPV4ADDR='192.0.2.7'\nHOSTNAME='rack7'\n")
+    assert initrd.run(parse, value).stdout == "/srv/rack7/root,vers=3\n"
+    # the server chooses the name, but not another folder
+    for name in ("..", ".", "../etc", "a b", "$(id)"):
+        initrd.lease(f"HOSTNAME='{name}'\n")
+        assert initrd.run(parse, value).returncode != 0
 
 
 @pytest.mark.parametrize(
@@ -510,14 +470,18 @@ def test_after_the_shell_it_tries_again(initrd: Initrd) -> None:
     assert result.stdout == (f"try /root\napplet setsid for {initrd.folder}/dev/ttyS0\ntry /root\n")
 
 
-def test_the_scripts_are_posix_shell() -> None:
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_the_scripts_are_clean(shell: str) -> None:
+    # configuration files and Nix have their own readers
     scripts = [
-        LIBRARY,
-        HOOKS / "initramfs-tools/hooks/netinstall",
-        HOOKS / "initramfs-tools/scripts/netinstall",
+        path
+        for path in HOOKS.rglob("*")
+        if path.is_file() and path.read_text().startswith(("#!", "# shellcheck shell"))
     ]
+    wanted = [path for path in scripts if (path.name == "module-setup.sh") is (shell == "bash")]
+    assert wanted
     result = subprocess.run(
-        ["shellcheck", "-s", "sh", "-x", *map(str, scripts)],
+        ["shellcheck", "-s", shell, "-x", *map(str, wanted)],
         cwd=HOOKS.parent,
         check=False,
         capture_output=True,

@@ -78,14 +78,15 @@ class HttpServer:
     May be used as a context manager. All methods may be called from any thread.
     """
 
-    def __init__(self, network: Network, *, rate: float | None = None) -> None:
+    def __init__(self, network: Network, *, port: int = 0, rate: float | None = None) -> None:
+        """Start it; port 0 takes a free one."""
         self._network = network
         self._state = _State(rate=rate)
         self._changed = threading.Condition()
         self._healed: dict[str, asyncio.Event] = {}
         self._runner: web.AppRunner | None = None
         self._started = time.monotonic()
-        self.port = 0
+        self.port = port
         self.start()
 
     @property

@@ -7,6 +7,7 @@ import ctypes
 import itertools
 import os
 import socket
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,7 @@ class Namespace:
         self.folder = folder
         self._taps = itertools.count()
         self._dnsmasq: process.Server | None = None
+        self._servers: list[process.Server] = []
 
     @property
     def prefix(self) -> tuple[str, ...]:
@@ -186,6 +188,8 @@ class Namespace:
         if self._dnsmasq:
             self._dnsmasq.stop()
             self._dnsmasq = None
+        while self._servers:
+            self._servers.pop().stop()
         with contextlib.suppress(process.ProcessError):
             process.run(["ip", "netns", "delete", self.name])
 
@@ -227,6 +231,13 @@ class Namespace:
             prefix=self.prefix,
         )
         return self._dnsmasq
+
+    def server(self, name: str, argv: Sequence[str], *, ready: str) -> process.Server:
+        """Start another server inside the namespace; it ends with the namespace."""
+        log = self.folder / f"{name}.log"
+        started = process.Server(name, argv, log, ready=ready, prefix=self.prefix)
+        self._servers.append(started)
+        return started
 
     def _ip(self, *arguments: str) -> None:
         process.run(["ip", "-netns", self.name, *arguments])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab import cache, process
@@ -57,8 +57,16 @@ def vmlinuz() -> Path:
     return kernel() / "vmlinuz"
 
 
-def initrd(init: str, modules: Sequence[str] = ("virtio_pci", "virtio_blk")) -> Path:
-    """An initrd whose /init is this shell script, with `modules` loaded and /dev mounted."""
+def initrd(
+    init: str,
+    modules: Sequence[str] = ("virtio_pci", "virtio_blk"),
+    files: Mapping[str, Path] | None = None,
+) -> Path:
+    """An initrd whose /init is this shell script, with `modules` loaded and /dev mounted.
+
+    `files` are further files (with their modes), by their absolute paths in it.
+    """
+    added = dict(files or {})
     script = _PROLOGUE + init
     source = kernel()
 
@@ -72,6 +80,9 @@ def initrd(init: str, modules: Sequence[str] = ("virtio_pci", "virtio_blk")) -> 
             for name, text in (("init", script), ("etc/udhcpc/default.script", _LEASE)):
                 (root / name).write_text(text)
                 (root / name).chmod(0o755)
+            for name, file in added.items():
+                (root / name.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, root / name.lstrip("/"))
             needed = _with_dependencies(source, modules)
             for module in needed:
                 shutil.copyfile(module, root / "modules" / module.name)
@@ -85,6 +96,7 @@ def initrd(init: str, modules: Sequence[str] = ("virtio_pci", "virtio_blk")) -> 
             output.write_bytes(gzip.compress(archive, compresslevel=1, mtime=0))
 
     inputs: list[Path | str] = [BUSYBOX, script, source.name, " ".join(modules), Path(__file__)]
+    inputs += [part for one in added.items() for part in one]
     return cache.build("tiny-initrd", inputs, pack)
 
 

@@ -55,7 +55,8 @@ def _main(site: Site) -> str:
         f"set pause {_FIRST}",
         ":fetch",
         f"chain --replace {url}/${{script}} ||",
-        f"echo netinstall: {url}/${{script}} did not come; trying again in ${{pause}} s",
+        # iPXE has just said the URL and why; this fits on a line
+        "echo netinstall: ${script} did not come; trying again in ${pause} s",
         *_pause("fetch"),
         ":no_network",
         "echo netinstall: no DHCP server answered; trying again in ${pause} s",
@@ -66,12 +67,31 @@ def _main(site: Site) -> str:
 def _boot(site: Site, number: int | None, encode: Encoder) -> str:
     host = None if number is None else site.file.hosts[number]
     image = site.file.image_of(host)
-    kernel, initrd = site.url(image.folder, image.kernel), site.url(image.folder, image.initrd)
+    initrd = site.url(image.folder, image.initrd)
     name = (host and host.hostname) or "a machine that is not named in the site file"
-    has_initrd = image.root != "kernel-nfs"
+    return boot_script(
+        f"Written by netinstall boot render for {name}.",
+        image.name,
+        site.url(image.folder, image.kernel),
+        None if image.root == "kernel-nfs" else initrd,
+        ["BOOTIF=01-${netX/mac:hexhyp}", *encode.arguments(number)],
+    )
+
+
+def boot_script(
+    comment: str, what: str, kernel: str, initrd: str | None, arguments: Iterable[str]
+) -> str:
+    """Write a script that boots a kernel, and tries again for as long as that fails.
+
+    Args:
+        comment: its first line, for people.
+        what: what is booted, for people.
+        kernel: its URL, absolute or as seen from the script; so is `initrd`, if there is one.
+        arguments: of the kernel, encoded; `${cmdline}` of a script that chained here is added.
+    """
     return _lines(
         "#!ipxe",
-        f"# Written by netinstall boot render for {name}.",
+        f"# {comment}",
         f"set pause {_FIRST}",
         ":again",
         "imgfree ||",
@@ -79,17 +99,16 @@ def _boot(site: Site, number: int | None, encode: Encoder) -> str:
             [
                 f"kernel {kernel}",
                 # EFI stub kernels find the initrd by this name
-                *(["initrd=initrd"] if has_initrd else []),
-                "BOOTIF=01-${netX/mac:hexhyp}",
-                *encode.arguments(number),
+                *(["initrd=initrd"] if initrd else []),
+                *arguments,
                 # what a script that chained to this one wants to add
                 "${cmdline} || goto failed",
             ]
         ),
-        *([f"initrd --name initrd {initrd} || goto failed"] if has_initrd else []),
+        *([f"initrd --name initrd {initrd} || goto failed"] if initrd else []),
         "boot || goto failed",
         ":failed",
-        f"echo netinstall: {image.name} did not start; trying again in ${{pause}} s",
+        f"echo netinstall: {what} did not start; trying again in ${{pause}} s",
         *_pause("again"),
     )
 

@@ -18,7 +18,7 @@ def render(site: Site) -> Mapping[str, str]:
                 "# Written by netinstall boot render.",
                 ":custom",
                 "menu Netinstall",
-                "item netinstall Install this machine",
+                "item --key i netinstall Install this machine (i)",
                 "item back Back to netboot.xyz",
                 # whoever came here by accident loses nothing by waiting
                 "choose --default back netinstall_choice || goto back",

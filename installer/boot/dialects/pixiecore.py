@@ -38,12 +38,14 @@ def _static(site: Site, encode: Encoder) -> str:
     words = [
         *("exec", "pixiecore", "boot", site.url(image.folder, image.kernel)),
         *([site.url(image.folder, image.initrd)] if image.root != "kernel-nfs" else []),
-        "--cmdline=" + " ".join(encode.arguments(None)),
+        # in the iPXE script that Pixiecore makes of it, a setting is replaced
+        "--cmdline=" + " ".join(["BOOTIF=01-${netX/mac:hexhyp}", *encode.arguments(None)]),
         # a DHCP server beside it gives the addresses
         "--dhcp-no-bind",
     ]
     return (
         "#!/bin/sh\n# Written by netinstall boot render. Further options of pixiecore may follow.\n"
+        "# shellcheck disable=SC2016 # iPXE replaces ${netX/mac:hexhyp}, not the shell\n"
         + " ".join(encoding.shell(word) for word in words)
         + ' "$@"\n'
     )
