@@ -16,6 +16,12 @@ LAYERS = {
     "act": {"model", "act", "observe"},
     "init": {"model", "init", "observe", "act.run"},
     "boot": {"model", "boot", "observe", "act.run"},
+    "pack": {
+        *("model", "pack", "observe", "act.run"),
+        # what reads and judges an archive: packed is what the installer will take
+        *("act.payload.archive", "act.payload.vetting", "act.payload.system"),
+        "act.payload.compression",
+    },
 }
 """What each folder may import of ours; `act.run` is one module. The package itself may be
 imported for what it says about itself, see `ABOUT`; cli and unattended stand above all folders."""

@@ -1,85 +1,139 @@
-"""Disks: wipe, partition, format. Only what the plan names is opened for writing."""
+"""Disks: wipe, partition, edit, disarm. Only what the plan names is opened for writing."""
 
-import errno
-import fcntl
 import gc
+import json
 import os
-import stat
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from installer.act.holders import holders
+from installer.act.devices import (
+    WAIT_SECONDS,
+    device_size,
+    disk_node,
+    exclusive,
+    in_use,
+    locked,
+    partition_nodes,
+    settle,
+)
 from installer.act.run import Runner
 from installer.model.errors import InstallError, fail
-from installer.model.facts import Disk
-from installer.model.plan import MakeFilesystem, PartitionRef, WipeDisk, WriteTable
-from installer.model.units import MIB, format_bytes, format_seconds
+from installer.model.facts import Disk, FoundPartition
+from installer.model.partition_types import MBR_ACTIVE
+from installer.model.storage_steps import (
+    EditTable,
+    EraseDisk,
+    PlannedPartition,
+    WipeDisk,
+    WriteTable,
+)
+from installer.model.units import MIB, format_bytes
 from installer.observe import disks
 
-_SYSFS_SECTOR = 512
-"""sysfs counts in units of 512 bytes whatever the disk's sectors (block/stat.rst)."""
+OnDisk = WipeDisk | EraseDisk | EditTable
 
-_SETTLE_SECONDS = 60
+HEAD = 8 * MIB
+TAIL = 2 * MIB
+"""How much of the two ends of a disk or partition can hold a signature.
+
+The farthest from the beginning is LUKS2's second header (up to 4 MiB, LUKS2 on-disk format 2.1),
+from the end that of Promise's RAID (1.5 MiB, libblkid's promise_raid.c); ZFS has two labels of
+256 KiB at each end, md 0.90 lies up to 128 KiB before the end, md 1.0 up to 12 KiB, and a GPT's
+second table in the last 34 sectors.
+"""
+
+_SAMPLES = 64
+"""MiB that are looked at between the ends of a disk that must be blank."""
+
+_QUIET = ("sfdisk", "--quiet", "--lock=no", "--no-reread", "--no-tell-kernel")
+_EXTENDED = ("5", "f", "85")
 
 _NOTHING_TO_BOOT = bytes.fromhex("cd18 f4 ebfd")
 """int 18h; hlt; jmp to the hlt: "boot the next device" (BIOS Boot Specification 1.01, 6.7)."""
 
 
-def examine(step: WipeDisk) -> None:
-    """Make sure that a disk could be wiped now; change nothing.
+def examine(step: OnDisk, released: Collection[str] = ()) -> None:
+    """Make sure that a step could be done now; change nothing.
+
+    Args:
+        step: what will be done.
+        released: nodes that other steps let go of before: a disk below one of them is in use yet.
 
     Raises:
         InstallError: `disk.changed` when it is not the planned disk, `disk.in-use` when something
-            holds it.
+            holds it; `disk.carries-data`, `disk.table`.
     """
-    with _planned(step):
-        pass
+    node = disk_node(step.disk)
+    held = {str(node), *map(str, partition_nodes(node))} & set(released)
+    with _identified(step, node) if held else planned(step) as (_, descriptor):
+        match step:
+            case WipeDisk(blank=True):
+                _require_blank(step, descriptor)
+            case EditTable():
+                _require_table(step, node)
+            case _:
+                pass
 
 
 def wipe(step: WipeDisk, runner: Runner) -> None:
-    """Destroy signatures and tables, on each partition the kernel knows and on the disk.
+    """Destroy signatures and tables, on each partition that was there and on the disk.
 
     Raises:
         InstallError: see `examine`; or a command's error.
     """
-    with _planned(step) as (node, descriptor):
-        for partition in _partition_nodes(node):
-            runner.run(
-                ["wipefs", "--all", "--force", "--quiet", str(partition)],
-                timeout=60,
-                purpose=f"wiping {partition}",
-            )
-        runner.run(
-            ["wipefs", "--all", "--force", "--quiet", "--lock=no", str(node)],
-            timeout=60,
-            purpose=f"wiping {node}",
-        )
-        # wipefs erases what libblkid knows, not what a firmware would execute
-        _blank_ends(descriptor, step.disk_size)
-    _settle(runner)
+    with planned(step) as (node, descriptor):
+        if step.blank:
+            _require_blank(step, descriptor)
+        areas = _areas(node)
+        for partition in partition_nodes(node):
+            _wipefs(partition, runner)
+        _wipefs(node, runner)
+        # wipefs erases what libblkid knows, not what a firmware would execute, and not what lies
+        # in partitions that the kernel was never told of
+        for start, size in (*areas, (0, step.disk_size)):
+            blank_ends(descriptor, start, size)
+        os.fsync(descriptor)
+        _forget_partitions(node, runner)
+    settle(runner)
 
 
 @contextmanager
-def _planned(step: WipeDisk) -> Iterator[tuple[Path, int]]:
+def planned(step: OnDisk) -> Iterator[tuple[Path, int]]:
     """Hold the disk that was planned: its node, and a descriptor that nobody else can have."""
-    node = _node_of(step.disk)
-    size = _disk_size(node)
-    with _exclusive(node) as descriptor:
+    node = disk_node(step.disk)
+    with exclusive(node) as descriptor:
         # only now can nobody else take it, or put another in its place under this name
-        if difference := _difference(node, size, step):
-            raise fail(
-                "disk.changed",
-                f"{step.disk} {difference}",
-                where=str(node),
-                hint="plan again; nothing was written",
-            )
+        _require_same(step, node)
         yield node, descriptor
 
 
-def _difference(node: Path, size: int, step: WipeDisk) -> str:
+@contextmanager
+def _identified(step: OnDisk, node: Path) -> Iterator[tuple[Path, int]]:
+    """Open a disk that is still in use for reading."""
+    descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _require_same(step, node)
+        yield node, descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _require_same(step: OnDisk, node: Path) -> None:
+    if difference := _difference(node, device_size(node), step):
+        raise fail(
+            "disk.changed",
+            f"{step.disk} {difference}",
+            where=str(node),
+            hint="plan again; nothing was written to it",
+        )
+
+
+def _difference(node: Path, size: int, step: OnDisk) -> str:
     """Say how a disk is not the planned one; "" when it is."""
     if str(node) != step.node:
         return f"is {node} now, the plan was made for {step.node}"
@@ -93,20 +147,97 @@ def _difference(node: Path, size: int, step: WipeDisk) -> str:
         if disk.node == step.node
     ]
     seen = found[0] if found else Disk(step.node, size)
-    for name, planned, now in (
+    for name, wanted, now in (
         ("serial", step.serial, seen.serial),
         ("wwn", step.wwn, seen.wwn),
     ):
-        if planned is not None and planned != now:
-            return f"has the {name} {now or 'unknown'}, the plan was made for {planned}"
+        if wanted is not None and wanted != now:
+            return f"has the {name} {now or 'unknown'}, the plan was made for {wanted}"
     return ""
 
 
-def write_table(step: WriteTable, runner: Runner) -> None:
-    """Write the GPT with libparted, give it the planned GUIDs, tell the kernel.
+def _require_blank(step: WipeDisk, descriptor: int) -> None:
+    """Refuse a disk that holds anything at its ends, or at evenly spread places between them."""
+    size = step.disk_size
+    starts = {*range(0, HEAD, MIB), *range(max(0, size - TAIL), size, MIB)}
+    starts |= {size * number // _SAMPLES // MIB * MIB for number in range(_SAMPLES)}
+    nothing = bytes(MIB)
+    for start in sorted(starts):
+        seen = os.pread(descriptor, min(MIB, max(0, size - start)), start)
+        if seen != nothing[: len(seen)]:
+            raise fail(
+                "disk.carries-data",
+                f"{step.disk} is not blank: there is something in the MiB at {start} bytes",
+                where=step.node,
+                hint='look what it is; wipe = "force" destroys it; nothing was written to it',
+            )
+
+
+def _areas(node: Path) -> list[tuple[int, int]]:
+    """Return start and size of the partitions of a disk's table as libblkid reads it, in bytes.
+
+    A backup GPT counts, and partitions in others too; the kernel need not know any of them.
+    """
+    argv = ["partx", "--raw", "--noheadings", "--output=START,SECTORS", str(node)]
+    try:
+        said = Runner().run(argv, timeout=60, capture=True)
+    except InstallError as error:
+        # it has no table, or none that anybody can read
+        if error.problems[0].code != "command.failed":
+            raise
+        return []
+    rows = [line.split() for line in said.splitlines()]
+    # libblkid counts in units of 512 bytes whatever the disk's sectors
+    return [(int(row[0]) * 512, int(row[1]) * 512) for row in rows if len(row) == 2]
+
+
+def _wipefs(node: Path, runner: Runner) -> None:
+    runner.run(
+        ["wipefs", "--all", "--force", "--quiet", "--lock=no", str(node)],
+        timeout=60,
+        purpose=f"wiping {node}",
+    )
+
+
+def blank_ends(descriptor: int, start: int, size: int, *, head: int = HEAD) -> None:
+    """Overwrite both ends of an area; the caller flushes."""
+    end = min(start + size, os.lseek(descriptor, 0, os.SEEK_END))
+    for first, count in ((start, min(head, size)), (max(start, end - TAIL), TAIL)):
+        nothing = bytes(max(0, min(count, end - first)))
+        if nothing:
+            os.pwrite(descriptor, nothing, first)
+
+
+def _forget_partitions(node: Path, runner: Runner) -> None:
+    """Take the partitions out of the kernel, trying again while a program looks at one.
 
     Raises:
-        InstallError: `device.io`, or a command's error.
+        InstallError: `disk.in-use`, naming the holder.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while partition_nodes(node):
+        try:
+            Runner().run(["partx", "--delete", str(node)], timeout=60)
+        except InstallError as error:
+            if error.problems[0].code != "command.failed":
+                raise
+            if time.monotonic() > deadline:
+                raise in_use(node, "its old table may be gone already") from None
+            runner.on_line(f"waiting for {node}: {error.problems[0].hint}")
+            time.sleep(0.5)
+
+
+def _tell_partitions(node: Path, runner: Runner) -> None:
+    runner.run(["partx", "--add", str(node)], timeout=60, purpose="telling the kernel the table")
+
+
+def write_table(step: WriteTable, runner: Runner) -> None:
+    """Write the table with libparted, give it the planned identifiers, tell the kernel.
+
+    Whatever lay where a partition begins or ends is overwritten before anybody can see it there.
+
+    Raises:
+        InstallError: `device.io`, `disk.in-use`, or a command's error.
     """
     # half a second under emulation, needed only here
     import _ped  # noqa: PLC0415
@@ -118,47 +249,49 @@ def write_table(step: WriteTable, runner: Runner) -> None:
         for kind in vars(_ped).values()
         if isinstance(kind, type) and issubclass(kind, Exception)
     )
-    node = _node_of(step.disk)
-    try:
-        with _locked(node):
-            _write_gpt(parted, node, step)
-            # libparted chooses random GUIDs and (before 3.6) knows no types but its flags: the
-            # plan's are set in place, while the kernel does not look yet
-            quiet = ["sfdisk", "--quiet", "--lock=no", "--no-reread", "--no-tell-kernel"]
-            runner.run([*quiet, "--disk-id", str(node), step.disk_guid.upper()], timeout=60)
+    node = disk_node(step.disk)
+    with locked(node):
+        _forget_partitions(node, runner)
+        try:
+            _write_fresh(parted, node, step)
+        except errors as error:
+            raise fail(
+                "device.io",
+                f"libparted could not write the table: {error}",
+                where=str(node),
+                hint="look at the kernel's log (dmesg) for I/O errors, and at `lsblk` for what "
+                "opened the disk meanwhile",
+            ) from None
+        finally:
+            # A cached PedDevice remembers another table and sector size. Tables that still point
+            # to it abort the program when they are collected later, so they go first.
+            gc.collect()
+            parted.freeAllDevices()
+        # libparted chooses random identifiers and (before 3.6) knows no types but its flags: the
+        # plan's are set in place, while the kernel does not look yet
+        identifier = step.disk_id.upper() if step.label == "gpt" else f"0x{step.disk_id}"
+        runner.run([*_QUIET, "--disk-id", str(node), identifier], timeout=60)
+        for row in step.partitions:
+            for option, value in _identity(step, row):
+                argv = [*_QUIET, option, str(node), str(row.ref.number), value]
+                runner.run(argv, timeout=60)
+            if step.label == "mbr" and MBR_ACTIVE in row.attributes:
+                runner.run([*_QUIET, "--activate", str(node), str(row.ref.number)], timeout=60)
+        with node.open("r+b", buffering=0) as stream:
+            # A BIOS that finds the signature of an MBR executes what stands before it. libparted
+            # leaves zeros there, in which the machine hangs: one whose installation failed would
+            # never come back to the network.
+            stream.write(_NOTHING_TO_BOOT)
             for row in step.partitions:
-                number = str(row.ref.number)
-                for option, value in (
-                    ("--part-uuid", row.ref.partuuid),
-                    ("--part-type", row.type_guid),
-                ):
-                    runner.run([*quiet, option, str(node), number, value.upper()], timeout=60)
-            # A BIOS that finds the signature of the protective MBR executes what stands before it.
-            # libparted leaves zeros there, in which the machine hangs: one whose installation
-            # failed would never come back to the network.
-            with node.open("r+b", buffering=0) as stream:
-                stream.write(_NOTHING_TO_BOOT)
-                os.fsync(stream.fileno())
-        # Debian's libparted waits for udev here, and udev would wait for our lock
-        parted.newDisk(parted.getDevice(str(node))).commitToOS()
-    except errors as error:
-        raise fail(
-            "device.io",
-            f"libparted could not write the table, or the kernel did not take it: {error}",
-            where=str(node),
-            hint="look at the kernel's log (dmesg) for I/O errors, and at `lsblk` for what "
-            "opened a partition meanwhile",
-        ) from None
-    # A cached PedDevice remembers another table and sector size. Tables that still point to it
-    # abort the program when they are collected later, so they go first.
-    gc.collect()
-    parted.freeAllDevices()
-    _settle(runner)
+                blank_ends(stream.fileno(), row.ref.start, row.ref.size)
+            os.fsync(stream.fileno())
+        _tell_partitions(node, runner)
+    settle(runner)
 
 
-def _write_gpt(parted: ModuleType, node: Path, step: WriteTable) -> None:
+def _write_fresh(parted: ModuleType, node: Path, step: WriteTable) -> None:
     device = parted.getDevice(str(node))
-    table = parted.freshDisk(device, "gpt")
+    table = parted.freshDisk(device, {"gpt": "gpt", "mbr": "msdos"}[step.label])
     for row in step.partitions:
         geometry = parted.Geometry(
             device=device,
@@ -167,50 +300,188 @@ def _write_gpt(parted: ModuleType, node: Path, step: WriteTable) -> None:
         )
         partition = parted.Partition(disk=table, type=parted.PARTITION_NORMAL, geometry=geometry)
         table.addPartition(partition, constraint=parted.Constraint(exactGeom=geometry))
-        partition.set_name(row.name)
+        if step.label == "gpt":
+            partition.set_name(row.name)
     table.commitToDevice()
 
 
-def make_filesystem(step: MakeFilesystem, runner: Runner) -> None:
-    """Run mkfs or mkswap.
+def _identity(step: WriteTable, row: PlannedPartition) -> Iterator[tuple[str, str]]:
+    yield "--part-type", row.type_id.upper()
+    if step.label == "gpt":
+        yield "--part-uuid", row.ref.partuuid.upper()
+        if row.attributes:
+            yield "--part-attrs", _attributes(row.attributes)
+
+
+def _attributes(bits: Iterable[int]) -> str:
+    """Name attribute bits as sfdisk(8) does."""
+    names = {0: "RequiredPartition", 1: "NoBlockIOProtocol", 2: "LegacyBIOSBootable"}
+    return " ".join(names.get(bit, f"GUID:{bit}") for bit in sorted(bits))
+
+
+def edit_table(step: EditTable, runner: Runner) -> None:
+    """Remove and add partitions, and leave the rows of the others exactly as they were.
+
+    sfdisk writes its own dump again, with some lines less and some more: identifiers of the disk
+    and of what is kept, attributes, boot code and the table's length stay (sfdisk(8), "Backing up
+    the partition table").
 
     Raises:
-        InstallError: `device.timeout`, `command.failed`.
+        InstallError: see `examine`; `disk.in-use`; `device.io` when the table read back differs.
     """
-    node = partition_node(step.partition)
-    runner.run([*step.argv, str(node)], timeout=1800, purpose=f"making {step.filesystem} on {node}")
-    _settle(runner)
-
-
-def partition_node(ref: PartitionRef) -> Path:
-    """Find the device node of a partition that was written, through sysfs.
-
-    Raises:
-        InstallError: `device.timeout` when the kernel does not show it where it was planned.
-    """
-    disk = _node_of(ref.disk)
-    for partition in _partition_nodes(disk):
-        sysfs = Path("/sys/class/block") / partition.name
-        if int((sysfs / "partition").read_text()) != ref.number:
-            continue
-        start = int((sysfs / "start").read_text()) * _SYSFS_SECTOR
-        size = int((sysfs / "size").read_text()) * _SYSFS_SECTOR
-        if (start, size) == (ref.start, ref.size):
-            if partition.exists():
-                return partition
-            break
-        raise fail(
-            "device.timeout",
-            f"{ref} lies at {start} with {size} bytes, planned were {ref.start} and {ref.size}",
-            where=str(partition),
-            hint="something else changed the table meanwhile; install again",
+    _refuse_overlap(step)
+    with planned(step) as (node, descriptor):
+        before = _require_table(step, node)
+        for part in step.removed:
+            if Path(part.node) in partition_nodes(node):
+                _wipefs(Path(part.node), runner)
+            if not _is_extended(before, part.number):
+                blank_ends(descriptor, part.start, part.size)
+        os.fsync(descriptor)
+        _forget_partitions(node, runner)
+        runner.run(
+            [*_QUIET, "--wipe=never", "--wipe-partitions=never", str(node)],
+            timeout=60,
+            stdin_text=_script(step, node),
+            purpose=f"changing the table of {node}",
         )
-    raise fail(
-        "device.timeout",
-        f"the kernel does not show {ref}",
-        where=str(disk),
-        hint="look at the kernel's log (dmesg) and `lsblk`",
-    )
+        after = _rows(_read_table(node)[0])
+        for part in step.kept:
+            if after.get(part.number) != before[part.number]:
+                raise fail(
+                    "device.io",
+                    f"partition {part.number} of {step.disk} is not as before: "
+                    f"{after.get(part.number)}, not {before[part.number]}",
+                    where=str(node),
+                    hint="do not write to it; its table can be made again with these numbers",
+                )
+        for row in step.added:
+            blank_ends(descriptor, row.ref.start, row.ref.size)
+        os.fsync(descriptor)
+        _tell_partitions(node, runner)
+    settle(runner)
+
+
+def _refuse_overlap(step: EditTable) -> None:
+    for row in step.added:
+        for part in step.kept:
+            if row.ref.start < part.start + part.size and part.start < row.ref.start + row.ref.size:
+                raise ValueError(f"{row.ref} would lie on partition {part.number}, which is kept")
+
+
+def _script(step: EditTable, node: Path) -> str:
+    """Return sfdisk's dump without the removed partitions and with the added ones."""
+    argv = ["sfdisk", "--lock=no", "--dump", str(node)]
+    header, _, rows = Runner().run(argv, timeout=60, capture=True).partition("\n\n")
+    removed = {part.number for part in step.removed}
+    kept = [line for line in rows.splitlines() if line and _number(line.split()[0]) not in removed]
+    added = []
+    for row in step.added:
+        start = row.ref.start // step.logical_sector
+        size = row.ref.size // step.logical_sector
+        line = f"{row.ref.number} : start={start}, size={size}, type={row.type_id}"
+        if step.label == "gpt":
+            line += f', uuid={row.ref.partuuid}, name="{row.name}"'
+            if row.attributes:
+                line += f', attrs="{_attributes(row.attributes)}"'
+        added.append(line)
+    return "\n".join([header, "", *kept, *added]) + "\n"
+
+
+def _require_table(step: EditTable, node: Path) -> Mapping[int, Mapping[str, Any]]:
+    """Return the rows of the table, which must be undamaged and the one that was seen.
+
+    Raises:
+        InstallError: `disk.table`, `disk.changed`.
+    """
+    table, complaints = _read_table(node)
+    if complaints:
+        raise fail(
+            "disk.table",
+            f"the partition table of {step.disk} is damaged: {'; '.join(complaints)}",
+            where=str(node),
+            hint="mend it with `sgdisk --move-second-header` or `sfdisk --relocate gpt-bak-std`, "
+            "or keep nothing of it; nothing was written to it",
+        )
+    rows = _rows(table)
+    planned_rows = {part.number: part for part in (*step.kept, *step.removed)}
+    label = {"gpt": "gpt", "dos": "mbr"}.get(str(table.get("label")))
+    differences = [] if label == step.label else [f"its table is {table.get('label') or 'gone'}"]
+    for number in sorted(rows.keys() | planned_rows.keys()):
+        part, row = planned_rows.get(number), rows.get(number)
+        if part is None or row is None:
+            differences.append(f"partition {number} is {'new' if part is None else 'gone'}")
+        elif not _is_as_found(part, row, table, step.logical_sector):
+            differences.append(f"partition {number} is another one")
+    if differences:
+        raise fail(
+            "disk.changed",
+            f"{step.disk} is not as it was when the plan was made: {', '.join(differences)}",
+            where=str(node),
+            hint="plan again; nothing was written to it",
+        )
+    return rows
+
+
+def _is_as_found(
+    part: FoundPartition, row: Mapping[str, Any], table: Mapping[str, Any], sector: int
+) -> bool:
+    if row["start"] * sector != part.start:
+        return False
+    # of an extended partition, the kernel shows the first sectors only
+    if row["size"] * sector != part.size and str(row["type"]).lower() not in _EXTENDED:
+        return False
+    uuid = row.get("uuid") or f"{int(str(table.get('id')), 16):08x}-{part.number:02x}"
+    return part.partuuid is None or part.partuuid.lower() == str(uuid).lower()
+
+
+def _is_extended(rows: Mapping[int, Mapping[str, Any]], number: int) -> bool:
+    return str(rows[number]["type"]).lower() in _EXTENDED
+
+
+def _read_table(node: Path) -> tuple[Mapping[str, Any], list[str]]:
+    """Return sfdisk's view of a table ({} where there is none), and what it complains about."""
+    complaints: list[str] = []
+    argv = ["sfdisk", "--lock=no", "--json", str(node)]
+    try:
+        said = Runner(complaints.append).run(argv, timeout=60, capture=True)
+    except InstallError as error:
+        if error.problems[0].code != "command.failed":
+            raise
+        return {}, []
+    table: Mapping[str, Any] = json.loads(said)["partitiontable"]
+    return table, complaints
+
+
+def _rows(table: Mapping[str, Any]) -> Mapping[int, Mapping[str, Any]]:
+    return {_number(row["node"]): row for row in table.get("partitions", ())}
+
+
+def _number(node: str) -> int:
+    # sfdisk names rows after the disk, with a "p" where that ends in a digit
+    match = re.search(r"[0-9]+\Z", node)
+    return int(match[0]) if match else 0
+
+
+def mark(disk: str, guid: str, runner: Runner) -> None:
+    """Change the GUID of a GPT whose partitions are in use, and read it back.
+
+    Raises:
+        InstallError: `device.io`, or a command's error.
+    """
+    node = disk_node(disk)
+    with locked(node):
+        runner.run([*_QUIET, "--disk-id", str(node), guid.upper()], timeout=60)
+        os.sync()
+        argv = ["sfdisk", "--lock=no", "--disk-id", str(node)]
+        said = runner.run(argv, timeout=60, capture=True).strip()
+    if said.lower() != guid.lower():
+        raise fail(
+            "device.io",
+            f"the table of {disk} has the GUID {said}, written was {guid}",
+            where=str(node),
+            hint="look at the kernel's log (dmesg); the disk may be broken",
+        )
 
 
 def disarm(chosen: Disk, runner: Runner) -> None:
@@ -221,8 +492,8 @@ def disarm(chosen: Disk, runner: Runner) -> None:
         runner: its `on_line` is told what did not work.
     """
     try:
-        node = _node_of(chosen.stable_path)
-        if str(node) != chosen.node or _disk_size(node) != chosen.size:
+        node = disk_node(chosen.stable_path)
+        if str(node) != chosen.node or device_size(node) != chosen.size:
             raise fail(
                 "disk.changed",
                 f"{chosen.stable_path} is not {chosen.node} of {format_bytes(chosen.size)} "
@@ -230,114 +501,7 @@ def disarm(chosen: Disk, runner: Runner) -> None:
             )
         # not with O_EXCL: a file system that could not be unmounted may hold it
         with node.open("r+b", buffering=0) as stream:
-            _blank_ends(stream.fileno(), chosen.size)
+            blank_ends(stream.fileno(), 0, chosen.size, head=MIB)
+            os.fsync(stream.fileno())
     except (InstallError, OSError) as error:
         runner.on_line(f"could not wipe {chosen.stable_path} after the failure: {error}")
-
-
-def _blank_ends(descriptor: int, size: int) -> None:
-    """Overwrite the first and the last MiB: boot code, both tables, md's and ZFS's last labels."""
-    blank = bytes(min(MIB, size))
-    for offset in (0, size - len(blank)):
-        os.pwrite(descriptor, blank, offset)
-    os.fsync(descriptor)
-
-
-def _node_of(disk: str) -> Path:
-    try:
-        node = Path(disk).resolve(strict=True)
-    except OSError:
-        raise fail(
-            "disk.changed",
-            f"{disk} is gone",
-            where=disk,
-            hint="was it unplugged? compare with `netinstall probe`",
-        ) from None
-    if not stat.S_ISBLK(node.stat().st_mode):
-        raise fail("disk.changed", f"{node} is no block device", where=disk, hint="plan again")
-    return node
-
-
-def _disk_size(node: Path) -> int:
-    return int((Path("/sys/class/block") / node.name / "size").read_text()) * _SYSFS_SECTOR
-
-
-def _partition_nodes(disk: Path) -> list[Path]:
-    children = (Path("/sys/class/block") / disk.name).glob("*/partition")
-    return sorted(Path("/dev") / child.parent.name for child in children)
-
-
-@contextmanager
-def _exclusive(node: Path) -> Iterator[int]:
-    """Open a whole disk for writing; O_EXCL makes the kernel refuse one that is held (open(2))."""
-    try:
-        descriptor = os.open(node, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            programs = ", ".join(holders(node))
-            raise fail(
-                "disk.in-use",
-                f"{node} is in use "
-                f"({f'by {programs}' if programs else 'mounted, swap, or held by another device'})",
-                where=str(node),
-                hint="see `lsblk` for what holds it; nothing was written",
-            ) from None
-        raise fail(
-            "device.io",
-            f"{node} cannot be opened for writing: {error.strerror}",
-            where=str(node),
-            hint="is it write-protected?",
-        ) from None
-    try:
-        _lock(descriptor, node)
-        yield descriptor
-    except OSError as error:
-        raise fail(
-            "device.io",
-            f"writing to {node} failed: {error.strerror}",
-            where=str(node),
-            hint="look at the kernel's log (dmesg); the disk may be broken",
-        ) from None
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(node: Path) -> Iterator[None]:
-    """Keep udev from probing a half-written table (systemd, "Locking Block Device Access")."""
-    descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _lock(descriptor, node)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, node: Path, seconds: float = _SETTLE_SECONDS) -> None:
-    """Take the lock of a whole disk; flock(2) itself would wait for ever."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise fail(
-                    "device.timeout",
-                    f"another program kept {node} locked for {format_seconds(seconds)}"
-                    + (f": {', '.join(programs)}" if (programs := holders(node)) else ""),
-                    where=str(node),
-                    hint="end that program; udev only locks a disk while it looks at it",
-                ) from None
-            time.sleep(0.1)
-        else:
-            return
-
-
-def _settle(runner: Runner) -> None:
-    """Wait until udev has handled what we did: it re-reads the table when a writer closes."""
-    if Path("/run/udev/control").exists():
-        runner.run(
-            ["udevadm", "settle", f"--timeout={_SETTLE_SECONDS}"],
-            timeout=_SETTLE_SECONDS + 10,
-            purpose="waiting for udev",
-        )

@@ -5,38 +5,57 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer.act import disk, nixos
+from installer.act import disk, erase, filesystems, nixos, teardown
 from installer.act import payload as payloads
+from installer.act.devices import no_assembly
 from installer.act.logs import keep_logs
 from installer.act.narrator import Narrator
 from installer.act.payload import Inventory
 from installer.act.run import Runner
+from installer.act.stack import Stack
 from installer.act.target import Target
 from installer.model.errors import InstallError, fail
 from installer.model.plan import (
     CheckPayload,
-    EnableSwap,
     EnterTarget,
     Flush,
     GenerateConfig,
     InstallBootLoader,
     LeaveTarget,
-    MakeFilesystem,
-    MountFilesystem,
     Plan,
     RebuildSystem,
     RegisterStore,
     SetProfile,
     Step,
     UnpackPayload,
-    WipeDisk,
     WriteFile,
+)
+from installer.model.storage_steps import (
+    CreateArray,
+    CreatePool,
+    CreateVolume,
+    CreateVolumeGroup,
+    EditTable,
+    EnableSwap,
+    EraseDisk,
+    FormatLuks,
+    MakeFilesystem,
+    MakeSwapFile,
+    MarkComplete,
+    MirrorEsp,
+    MountFilesystem,
+    TearDown,
+    WipeDisk,
     WriteTable,
 )
+
+_DESTRUCTIVE = (TearDown, EraseDisk, WipeDisk, EditTable)
+_BOOTABLE = (InstallBootLoader, MirrorEsp, MarkComplete)
+"""Steps after whose beginning a disk may look bootable."""
 
 
 @dataclass
@@ -47,6 +66,7 @@ class _Work:
     runner: Runner
     narrator: Narrator
     logs: Path | None
+    stack: Stack
     inventory: Inventory | None = None
 
     @property
@@ -66,52 +86,97 @@ def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) 
         logs: a folder whose files are copied onto the target at the end; None to keep none.
 
     Raises:
-        InstallError: a step failed; everything is unmounted, and no disk is bootable.
+        InstallError: a step failed; everything is unmounted and closed, and no disk is bootable,
+            except one of which something is kept: of that, only new partitions were touched.
     """
     runner = Runner(on_line=narrator.output)
-    work = _Work(Target(target, runner), runner, narrator, logs)
+    made = Target(target, runner)
+    work = _Work(made, runner, narrator, logs, Stack(made, runner, narrator))
     begun = time.monotonic()
-    wipes = [step for step in plan.steps if isinstance(step, WipeDisk)]
+    first = next((step for step in plan.steps if isinstance(step, _DESTRUCTIVE)), None)
     armed = False
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for number, step in enumerate(plan.steps, start=1):
-            armed = isinstance(step, InstallBootLoader)
-            with narrator.step(step, number, len(plan.steps)):
-                if wipes and step is wipes[0]:
-                    # no disk is wiped while another one would be refused
-                    for wipe in wipes:
-                        disk.examine(wipe)
-                _perform_step(step, work)
+        with no_assembly(runner) if first is not None else nullcontext():
+            for number, step in enumerate(plan.steps, start=1):
+                armed = isinstance(step, _BOOTABLE)
+                with narrator.step(step, number, len(plan.steps)):
+                    if step is first:
+                        _examine(plan, work)
+                    _perform_step(step, work)
     except BaseException as error:
         with _uninterrupted():
             stopped = as_install_error(error, narrator)
             narrator.failed(stopped)
             work.target.abandon()
             if armed:
-                for chosen in plan.chosen:
-                    disk.disarm(chosen, runner)
+                _disarm(plan, runner)
         raise stopped from error
     narrator.finished(time.monotonic() - begun)
 
 
-def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912 - a table of one line each
+def _examine(plan: Plan, work: _Work) -> None:
+    """Check all that can be checked before the first thing is destroyed.
+
+    No disk is touched while another one would be refused, or a passphrase cannot be had.
+    """
+    released: set[str] = set()
+    for step in plan.steps:
+        if isinstance(step, TearDown):
+            released |= {step.node, *(step.layer.on if step.layer is not None else ())}
+    for step in plan.steps:
+        match step:
+            case WipeDisk() | EraseDisk() | EditTable():
+                disk.examine(step, released)
+            case FormatLuks():
+                work.stack.prepare(step)
+            case _:
+                pass
+
+
+def _disarm(plan: Plan, runner: Runner) -> None:
+    """Take the table from each disk that would boot half a system, but none that keeps things."""
+    wiped = {step.disk for step in plan.steps if isinstance(step, WipeDisk)}
+    for chosen in plan.chosen:
+        if chosen.stable_path in wiped:
+            disk.disarm(chosen, runner)
+
+
+def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912, PLR0915 - a table
     target, runner, narrator = work.target, work.runner, work.narrator
     match step:
         case CheckPayload():
             work.inventory = payloads.check(step, narrator)
+        case TearDown():
+            teardown.tear_down(step, runner)
         case WipeDisk():
             disk.wipe(step, runner)
+        case EraseDisk():
+            erase.erase(step, runner, narrator)
         case WriteTable():
             disk.write_table(step, runner)
+        case EditTable():
+            disk.edit_table(step, runner)
+        case CreateArray():
+            work.stack.create_array(step)
+        case FormatLuks():
+            work.stack.format_luks(step)
+        case CreateVolumeGroup():
+            work.stack.create_volume_group(step)
+        case CreateVolume():
+            work.stack.create_volume(step)
         case MakeFilesystem():
-            disk.make_filesystem(step, runner)
+            filesystems.make(step, runner)
+        case CreatePool():
+            work.stack.create_pool(step)
         case MountFilesystem():
             target.mount(step)
         case EnableSwap():
             target.swap_on(step)
         case UnpackPayload():
             work.inventory = payloads.unpack(step, target.root, runner, narrator, work.inventory)
+        case MakeSwapFile():
+            filesystems.make_swap_file(step, target, runner)
         case EnterTarget():
             target.enter(step)
         case RegisterStore():
@@ -125,10 +190,18 @@ def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912 - a table o
         case RebuildSystem():
             nixos.rebuild(step, target, runner, work.toplevel)
         case Flush():
+            # a system that only its recovery key may open one day is not complete without it
+            work.stack.keep_recovery_keys()
             nixos.flush(target, runner, whole_store=step.whole_store)
         case InstallBootLoader():
             nixos.install_boot_loader(step, target, runner)
+        case MirrorEsp():
+            filesystems.mirror_esp(step, target)
+        case MarkComplete():
+            for name, guid in step.disks.items():
+                disk.mark(name, guid, runner)
         case LeaveTarget():
+            work.stack.keep_recovery_keys()
             _keep_logs(step, work)
             target.leave(lambda text: narrator.say(text, "warning"))
 

@@ -112,11 +112,11 @@ class Runner:
         self,
         argv: Sequence[str],
         *,
-        stdin: int,
+        stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.DEVNULL,
         purpose: str = "",
     ) -> "Program":
-        """Start a program as a part of a pipeline; `with` kills it at the end if it still runs.
+        """Start a server, or a part of a pipeline; `with` kills it at the end if it still runs.
 
         Args:
             argv: the program and its arguments; no shell is involved.
@@ -206,18 +206,21 @@ class Program:
         """The last lines that it printed as errors."""
         return tuple(self._kept)
 
-    def end(self, timeout: float) -> int:
+    def end(self, timeout: float | None) -> int:
         """Wait for its end; return its exit code, negative for a signal.
+
+        Args:
+            timeout: seconds; None for a server, which runs until somebody ends it.
 
         Raises:
             InstallError: `command.timeout`; it still runs then.
         """
         try:
             code = self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as expired:
             raise fail(
                 "command.timeout",
-                f"{self._name} did not end within {format_seconds(timeout)}",
+                f"{self._name} did not end within {format_seconds(expired.timeout)}",
                 where=self._where,
                 hint="\n".join(self.last_words) or "it printed nothing",
             ) from None

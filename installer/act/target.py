@@ -5,24 +5,39 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from installer.act.disk import partition_node
+from installer.act.devices import node_of
 from installer.act.holders import holders
 from installer.act.run import Runner
 from installer.model.errors import InstallError, fail
-from installer.model.plan import EnableSwap, EnterTarget, MountFilesystem
+from installer.model.plan import EnterTarget
+from installer.model.storage_steps import EnableSwap, MountFilesystem
 
 _UNMOUNT_SECONDS = 300
 _API_FOLDERS = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "var/log")
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Something that has to be closed again: how, and how when it is still in use, if at all."""
+
+    what: str
+    close: tuple[str, ...]
+    force: tuple[str, ...] | None = None
+    mount: Path | None = None
+
+
 @dataclass
 class Target:
-    """The root of the system that is being installed. `mounts` are in the order they were made."""
+    """The root of the system that is being installed, and what was opened for it, in order."""
 
     root: Path
     runner: Runner
-    mounts: list[Path] = field(default_factory=list)
-    swaps: list[Path] = field(default_factory=list)
+    opened: list[Opened] = field(default_factory=list)
+
+    @property
+    def mounts(self) -> list[Path]:
+        """What is mounted, in the order in which it was."""
+        return [one.mount for one in self.opened if one.mount is not None]
 
     def path(self, inside: str) -> Path:
         """Where an absolute path of the installed system lies for us."""
@@ -51,16 +66,17 @@ class Target:
         """Mount a new file system."""
         where = self.confined(step.where)
         where.mkdir(parents=True, exist_ok=True)
+        source = step.source if isinstance(step.source, str) else str(node_of(step.source))
         argv = ["mount", "-t", step.filesystem]
         if step.options:
             argv += ["-o", ",".join(step.options)]
-        self._mount([*argv, str(partition_node(step.partition)), str(where)], where)
+        self._mount([*argv, source, str(where)], where)
 
     def swap_on(self, step: EnableSwap) -> None:
-        """Switch a swap area on."""
-        node = partition_node(step.partition)
-        self.runner.run(["swapon", str(node)], timeout=60, purpose=f"swap on {node}")
-        self.swaps.append(node)
+        """Switch a swap area on: a device, or a file of the installed system."""
+        area = self.confined(step.area) if isinstance(step.area, str) else node_of(step.area)
+        self.runner.run(["swapon", str(area)], timeout=60, purpose=f"swap on {area}")
+        self.opened.append(Opened(f"swap on {area}", ("swapoff", str(area))))
 
     def enter(self, step: EnterTarget) -> None:
         """Make the target a place where its own programs run: what nixos-enter(8) mounts too."""
@@ -98,37 +114,38 @@ class Target:
         The system is complete by now: what lingers on it is told through `warn`, and no reason to
         give it up.
         """
-        while self.swaps:
-            area = self.swaps.pop()
+        while self.opened:
+            one = self.opened.pop()
             try:
-                self.runner.run(["swapoff", str(area)], timeout=_UNMOUNT_SECONDS)
+                self.runner.run(one.close, timeout=_UNMOUNT_SECONDS)
             except InstallError as error:
-                warn(f"{area} stays in use as swap: {error.problems[0].what}")
-        while self.mounts:
-            where = self.mounts.pop()
-            try:
-                self.runner.run(["umount", "--recursive", str(where)], timeout=_UNMOUNT_SECONDS)
-            except InstallError as error:
-                programs = ", ".join(holders(where)) or "the kernel"
-                warn(f"{where} is still used by {programs}: {error.problems[0].what}")
-                self._try(["umount", "--recursive", "--lazy", str(where)])
+                programs = ", ".join(holders(one.mount)) if one.mount is not None else ""
+                warn(
+                    f"{one.what} is still used by {programs or 'the kernel'}: "
+                    f"{error.problems[0].what}"
+                )
+                if one.force is not None:
+                    self._try(one.force)
         os.sync()
 
     def abandon(self) -> None:
         """Undo what can be undone after a failure; say what could not. Never raises."""
-        for area in reversed(self.swaps):
-            self._try(["swapoff", str(area)])
-        for where in reversed(self.mounts):
-            self._try(["umount", "--recursive", "--lazy", str(where)])
-        self.swaps.clear()
-        self.mounts.clear()
+        while self.opened:
+            one = self.opened.pop()
+            if not self._try(one.close) and one.force is not None:
+                self._try(one.force)
 
     def _mount(self, argv: list[str], where: Path) -> None:
         self.runner.run(argv, timeout=120, purpose=f"mounting {where}")
-        self.mounts.append(where)
+        umount = ("umount", "--recursive")
+        self.opened.append(
+            Opened(str(where), (*umount, str(where)), (*umount, "--lazy", str(where)), where)
+        )
 
-    def _try(self, argv: list[str]) -> None:
+    def _try(self, argv: tuple[str, ...]) -> bool:
         try:
             self.runner.run(argv, timeout=_UNMOUNT_SECONDS)
         except (InstallError, OSError) as error:
             self.runner.on_line(str(error))
+            return False
+        return True

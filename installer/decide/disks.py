@@ -1,13 +1,14 @@
 """Which disks: explicit matches only, ambiguity is an error, and every other disk has a reason."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from installer.model.answers import Disk as WantedDisk
-from installer.model.answers import Match
 from installer.model.errors import Problem
-from installer.model.facts import Disk
+from installer.model.facts import Disk, Facts, FoundPartition, Layer
 from installer.model.plan import RejectedDisk
+from installer.model.storage import Disk as WantedDisk
+from installer.model.storage import Match
 from installer.model.units import format_bytes
 
 
@@ -42,6 +43,8 @@ def mismatches(match: Match, disk: Disk) -> list[str]:
         ("serial", match.serial, (disk.serial,) if disk.serial else ()),
         ("wwn", match.wwn, (disk.wwn,) if disk.wwn else ()),
         ("model", match.model, (disk.model,) if disk.model else ()),
+        ("vendor", match.vendor, (disk.vendor,) if disk.vendor else ()),
+        ("slot", match.slot, (disk.slot,) if disk.slot else ()),
     ):
         if pattern is None:
             continue
@@ -64,7 +67,32 @@ def mismatches(match: Match, disk: Disk) -> list[str]:
     return reasons
 
 
-def never(disk: Disk, match: Match) -> list[str]:
+def layers_on(disk: Disk, layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers that lie on a disk, directly or not, lowest first."""
+    below = {disk.node, *disk.paths, *(part.node for part in disk.partitions)}
+    found: list[Layer] = []
+    waiting = list(layers)
+    while ready := [layer for layer in waiting if below.intersection(layer.on)]:
+        found += ready
+        below.update(layer.node for layer in ready)
+        waiting = [layer for layer in waiting if layer not in ready]
+    return found
+
+
+def uses(disk: Disk, layers: Sequence[Layer]) -> Iterator[str]:
+    """Say what is mounted from a disk or swapped to it, through whatever lies on it."""
+    holders: list[tuple[str, Disk | FoundPartition | Layer]] = [
+        (disk.node, disk),
+        *((part.node, part) for part in disk.partitions),
+        *((f"{layer.node} ({layer.name})", layer) for layer in layers_on(disk, layers)),
+    ]
+    for what, holder in holders:
+        yield from (f"{what} is mounted at {where}" for where in holder.mounts)
+        if holder.swap:
+            yield f"{what} is swapped to"
+
+
+def never(disk: Disk, match: Match, want: WantedDisk, layers: Sequence[Layer]) -> list[str]:
     """Why a disk may not be taken although it is what a match asks for."""
     reasons = []
     if disk.size == 0:
@@ -73,97 +101,179 @@ def never(disk: Disk, match: Match) -> list[str]:
         reasons.append("it is read-only")
     if disk.removable and match.transport != "usb":
         reasons.append('it is removable (say transport = "usb" to take it)')
+    if disk.boot_medium is not None:
+        reasons.append(f"the running system needs it: {disk.boot_medium}")
+    if disk.paths:
+        reasons.append("it is a multipath device, whose partitions cannot be made yet")
     reasons += [f"it is in use: {reason}" for reason in disk.in_use]
+    if want.wipe != "force":
+        reasons += [f"it is in use: {reason}" for reason in uses(disk, layers)]
     return reasons
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What one alternative of a match finds; `barred` is what it may not have."""
+
+    match: Match
+    fitting: list[Disk]
+    barred: list[tuple[Disk, list[str]]]
+    against: dict[str, list[str]]
+
+
 def choose(
-    wanted: Sequence[WantedDisk], disks: Sequence[Disk]
-) -> tuple[list[Disk | None], list[RejectedDisk], list[Problem]]:
-    """Find the disk for each wanted one, in order; a disk is taken once.
+    wanted: Sequence[WantedDisk], facts: Facts
+) -> tuple[list[list[Disk]], list[RejectedDisk], list[Problem]]:
+    """Find the disks for each wanted one, in order; a disk is taken once.
 
     Returns:
-        the chosen disks (None where there is a problem), every other disk with its reasons, and
+        the chosen disks (none where there is a problem), every other disk with its reasons, and
         all problems.
     """
-    chosen: list[Disk | None] = []
+    chosen: list[list[Disk]] = []
     problems: list[Problem] = []
-    reasons: dict[str, list[str]] = {disk.node: [] for disk in disks}
+    reasons: dict[str, list[str]] = {disk.node: [] for disk in facts.disks}
+    taken: set[str] = set()
     for index, want in enumerate(wanted):
-        where = f"disks[{index}].match"
         prefix = f"disks[{index}]: " if len(wanted) > 1 else ""
-        fitting: list[Disk] = []
-        barred: list[tuple[Disk, list[str]]] = []
-        for disk in disks:
-            if any(disk is taken for taken in chosen):
-                continue
-            unlike = mismatches(want.match, disk)
-            bars = [] if unlike else never(disk, want.match)
-            reasons[disk.node] += [prefix + reason for reason in unlike + bars]
-            if bars:
-                barred.append((disk, bars))
-            elif not unlike:
-                fitting.append(disk)
-        picked, problem = _pick(want, where, fitting, barred, disks)
-        for disk in fitting:
-            if disk is not picked:
-                reasons[disk.node].append(prefix + _not_picked(want, picked))
+        free = [disk for disk in facts.disks if disk.node not in taken]
+        picked, looks, problem = _pick(want, f"disks[{index}].match", free, facts)
+        taken.update(disk.node for disk in picked)
         chosen.append(picked)
         if problem is not None:
             problems.append(problem)
+        last = looks[-1]
+        for disk in free:
+            if disk.node in last.against:
+                reasons[disk.node] += [prefix + reason for reason in last.against[disk.node]]
+            elif disk not in picked:
+                reasons[disk.node].append(prefix + _not_picked(want, picked))
     rejected = [
         RejectedDisk(disk, tuple(reasons[disk.node]))
-        for disk in disks
-        if not any(disk is taken for taken in chosen)
+        for disk in facts.disks
+        if disk.node not in taken
     ]
     return chosen, rejected, problems
 
 
-def _not_picked(want: WantedDisk, picked: Disk | None) -> str:
-    if picked is None:
-        return "it is not the only one that matches"
-    return f"{picked.node} is the {want.choose} that matches"
-
-
 def _pick(
-    want: WantedDisk,
-    where: str,
-    fitting: list[Disk],
-    barred: list[tuple[Disk, list[str]]],
-    disks: Sequence[Disk],
-) -> tuple[Disk | None, Problem | None]:
-    if want.choose is not None and fitting:
-        extreme = (min if want.choose == "smallest" else max)(disk.size for disk in fitting)
-        fitting = [disk for disk in fitting if disk.size == extreme]
-    if len(fitting) == 1:
-        return fitting[0], None
-    if fitting:
-        listing = "; ".join(describe(disk) for disk in fitting)
-        return None, Problem(
-            "disk.ambiguous",
-            f"{len(fitting)} disks match, one is wanted: {listing}",
-            where,
-            "name one of them, for example by serial or by-id"
-            + ("" if want.choose else ', or say choose = "smallest" or "largest"'),
-        )
-    if barred:
+    want: WantedDisk, where: str, disks: Sequence[Disk], facts: Facts
+) -> tuple[list[Disk], list[_Look], Problem | None]:
+    """Try the alternatives in order; the first that finds enough disks decides."""
+    looks: list[_Look] = []
+    for match in want.alternatives:
+        look = _look(match, want, disks, facts.layers)
+        looks.append(look)
+        if len(look.fitting) < want.count:
+            continue
+        if len(look.fitting) == want.count:
+            return look.fitting, looks, None
+        picked = _extreme(want, look.fitting)
+        if picked:
+            return picked, looks, None
+        return [], looks, _ambiguous(want, look, where, disks)
+    return [], looks, _too_few(want, looks, where, facts.disks)
+
+
+def _look(match: Match, want: WantedDisk, disks: Sequence[Disk], layers: Sequence[Layer]) -> _Look:
+    look = _Look(match, [], [], {})
+    for disk in disks:
+        unlike = mismatches(match, disk)
+        if not unlike:
+            unlike = [
+                f"exclude[{number}] fits it"
+                for number, excluded in enumerate(want.exclude)
+                if not mismatches(excluded, disk)
+            ]
+        bars = [] if unlike else never(disk, match, want, layers)
+        if bars:
+            look.barred.append((disk, bars))
+        if unlike or bars:
+            look.against[disk.node] = unlike + bars
+        else:
+            look.fitting.append(disk)
+    return look
+
+
+def _extreme(want: WantedDisk, fitting: list[Disk]) -> list[Disk]:
+    """The smallest or largest `count`; none where the next one is of the same size."""
+    if want.choose is None:
+        return []
+    ordered = sorted(fitting, key=lambda disk: disk.size, reverse=want.choose == "largest")
+    if ordered[want.count - 1].size == ordered[want.count].size:
+        return []
+    picked = ordered[: want.count]
+    return [disk for disk in fitting if disk in picked]
+
+
+def _not_picked(want: WantedDisk, picked: list[Disk]) -> str:
+    if not picked:
+        return "it is not the only one that matches"
+    if len(picked) == 1:
+        return f"{picked[0].node} is the {want.choose} that matches"
+    return f"{', '.join(disk.node for disk in picked)} are the {want.choose} that match"
+
+
+def _for(disk: Disk, look: _Look) -> str:
+    return "it matches" if disk in look.fitting else "taken already"
+
+
+def _wanted(count: int) -> str:
+    return "one is wanted" if count == 1 else f"{count} are wanted"
+
+
+def _ambiguous(want: WantedDisk, look: _Look, where: str, disks: Sequence[Disk]) -> Problem:
+    fitting = look.fitting
+    if want.choose is not None:
+        # only those of the size at which the choice would have to be made
+        ordered = sorted((disk.size for disk in fitting), reverse=want.choose == "largest")
+        fitting = [disk for disk in fitting if disk.size == ordered[want.count - 1]]
+    listing = "; ".join(describe(disk) for disk in fitting)
+    others = "; ".join(
+        f"{describe(disk)} ({', '.join(look.against[disk.node])})"
+        for disk in disks
+        if disk.node in look.against
+    )
+    return Problem(
+        "disk.ambiguous",
+        f"{len(fitting)} disks match, {_wanted(want.count)}: {listing}"
+        + (f". Not: {others}" if others else ""),
+        where,
+        "name one of them, for example by serial or by-id"
+        if want.choose
+        else 'name one of them, for example by serial or by-id, or say choose = "smallest" or '
+        '"largest"',
+    )
+
+
+def _too_few(
+    want: WantedDisk, looks: Sequence[_Look], where: str, disks: Sequence[Disk]
+) -> Problem:
+    look = looks[-1]
+    barred = [pair for one in looks for pair in one.barred]
+    if barred and not look.fitting:
         listing = "; ".join(f"{describe(disk)} ({', '.join(reasons)})" for disk, reasons in barred)
-        in_use = any(disk.in_use for disk, _ in barred)
-        return None, Problem(
+        in_use = any("in use" in reason for _, reasons in barred for reason in reasons)
+        return Problem(
             "disk.in-use" if in_use else "disk.none",
             f"what matches cannot be taken: {listing}",
             where,
-            "free the disk (unmount it, swapoff, stop what holds it) or match another one"
+            "free the disk (unmount it, swapoff, stop what holds it), or match another one; in a "
+            'boot environment of its own, wipe = "force" does that'
             if in_use
             else "match another disk",
         )
     why = "; ".join(
-        f"{describe(disk)} ({', '.join(mismatches(want.match, disk)) or 'taken already'})"
+        f"{describe(disk)} ({', '.join(look.against.get(disk.node) or [_for(disk, look)])})"
         for disk in disks
     )
-    return None, Problem(
+    if not look.fitting:
+        what = "no disk matches"
+    else:
+        what = f"{len(look.fitting)} of the disks match, {_wanted(want.count)}"
+    return Problem(
         "disk.none",
-        f"no disk matches: {why or 'this machine shows none at all'}",
+        f"{what}: {why or 'this machine shows none at all'}",
         where,
         "compare with `netinstall probe`"
         if disks

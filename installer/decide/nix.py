@@ -2,9 +2,20 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
-NixValue: TypeAlias = "str | int | bool | Sequence[NixValue] | Mapping[str, NixValue] | None"
+NixValue: TypeAlias = (
+    "str | int | bool | Sequence[NixValue] | Mapping[str, NixValue] | Forced | None"
+)
+
+
+@dataclass(frozen=True)
+class Forced:
+    """A value that wins over what other modules say (`lib.mkForce`)."""
+
+    value: NixValue
+
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*")
 _KEYWORDS = frozenset(
@@ -36,7 +47,7 @@ def nix_attribute(name: str) -> str:
     return nix_string(name)
 
 
-def nix_value(value: NixValue, indent: int = 0) -> str:
+def nix_value(value: NixValue, indent: int = 0) -> str:  # noqa: PLR0911 - one line a type
     """Encode a value over as many lines as it needs, the first without indentation.
 
     Raises:
@@ -54,11 +65,19 @@ def nix_value(value: NixValue, indent: int = 0) -> str:
             return str(value) if value >= 0 else f"({value})"
         case str():
             return nix_string(value)
+        case Forced(inner):
+            return f"lib.mkForce {_element(inner, indent)}"
         case Mapping():
             return _nix_set(value, indent)
         case Sequence():
             return _nix_list(value, indent)
     raise TypeError(f"{type(value).__name__} has no Nix counterpart")
+
+
+def _element(value: NixValue, indent: int) -> str:
+    """Encode as an operand: a function call needs parentheses there."""
+    text = nix_value(value, indent)
+    return f"({text})" if isinstance(value, Forced) else text
 
 
 def _nix_list(values: Sequence[NixValue], indent: int) -> str:
@@ -102,4 +121,14 @@ def nix_module(settings: Mapping[str, NixValue], comment: str) -> str:
         for line in comment.splitlines()
     )
     head = "".join(f"# {line}\n" if line else "#\n" for line in lines)
-    return f"{head}{{ ... }}:\n{nix_value(settings)}\n"
+    arguments = "{ lib, ... }" if _forces(settings) else "{ ... }"
+    return f"{head}{arguments}:\n{nix_value(settings)}\n"
+
+
+def _forces(value: NixValue) -> bool:
+    match value:
+        case Forced():
+            return True
+        case Mapping():
+            return any(_forces(inner) for inner in value.values())
+    return False

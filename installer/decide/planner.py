@@ -1,34 +1,61 @@
 """(Facts, Config) -> Plan."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from installer.decide import consent
+from installer.decide.boot_partitions import with_boot_partitions
 from installer.decide.disks import carries, choose
-from installer.decide.identifiers import chosen_uuid, chosen_volume_id
-from installer.decide.layout import LaidOut, capacity_bytes, lay_out, with_boot_partitions
+from installer.decide.identifiers import chosen_disk_id, installed_by_us
 from installer.decide.networking import networking_module
-from installer.decide.nix import nix_module
+from installer.decide.nixos_storage import (
+    BOOT_DEVICE_PATH,
+    BOOT_MIRROR_PATH,
+    STORAGE_PATH,
+    boot_device_module,
+    boot_mirror_module,
+    is_hybrid,
+    storage_module,
+)
+from installer.decide.stack import Mounted, Stack, build, members_used_by
+from installer.decide.tables import Table, lay_out
+from installer.model.answers import AnswerFile
 from installer.model.config import Config
 from installer.model.errors import InstallError, Problem
 from installer.model.facts import Disk, Facts
 from installer.model.filesystems import FILESYSTEMS, SWAP
 from installer.model.plan import (
     CheckPayload,
-    EnableSwap,
     EnterTarget,
     Flush,
     GenerateConfig,
     InstallBootLoader,
     LeaveTarget,
-    MakeFilesystem,
-    MountFilesystem,
     Plan,
     RebuildSystem,
     RegisterStore,
     SetProfile,
     Step,
     UnpackPayload,
-    WipeDisk,
     WriteFile,
+)
+from installer.model.storage import Disk as WantedDisk
+from installer.model.storage import Erase
+from installer.model.storage_steps import (
+    CreateArray,
+    CreatePool,
+    CreateVolume,
+    CreateVolumeGroup,
+    EditTable,
+    EnableSwap,
+    EraseDisk,
+    FormatLuks,
+    MakeFilesystem,
+    MakeSwapFile,
+    MarkComplete,
+    MirrorEsp,
+    TearDown,
+    WipeDisk,
     WriteTable,
 )
 from installer.model.units import format_bytes
@@ -50,6 +77,16 @@ _TOOLS = {
 """Programs that every installation needs, and Debian's package that holds each."""
 
 
+@dataclass(frozen=True)
+class _Storage:
+    """What becomes of the machine's storage. `chosen` has the entry's number and copy with each
+    disk; `tables` only those that could be laid out."""
+
+    chosen: tuple[tuple[int, int, WantedDisk, Disk], ...]
+    tables: tuple[Table, ...]
+    stack: Stack
+
+
 def decide(facts: Facts, config: Config) -> Plan:
     """Decide everything, or say everything that stands in the way.
 
@@ -69,33 +106,22 @@ def decide(facts: Facts, config: Config) -> Plan:
                 'switch the mode in the firmware\'s setup, or say firmware = "auto"',
             )
         )
-    partitions, found = with_boot_partitions(answers.disks, facts.firmware)
+    chosen, rejected, found = choose(answers.disks, facts)
     problems += found
-    chosen, rejected, found = choose(answers.disks, facts.disks)
+    storage, found = _storage(facts, answers, chosen)
     problems += found
-
-    laid: list[tuple[Disk, list[LaidOut]]] = []
-    for index, (disk, wanted) in enumerate(zip(chosen, partitions, strict=True)):
-        if disk is not None:
-            places, found = lay_out(disk, wanted, facts.entropy, f"disks[{index}]")
-            problems += found
-            laid.append((disk, places))
-            if disk.stable_path == disk.node:
-                warnings.append(
-                    f"{disk.node} has no by-id or by-path name; it is addressed by its node"
-                )
-    problems += _payload_problems(facts, laid)
+    problems += _payload_problems(facts, storage)
     networking, found_warnings, found = networking_module(answers.network, facts)
-    warnings += found_warnings
+    warnings += _storage_warnings(answers, storage) + found_warnings
     problems += found
-    steps = tuple(_steps(facts, config, laid, networking))
+    steps = tuple(_steps(facts, config, storage, networking))
     problems += _missing_tools(facts, steps)
     if problems:
         raise InstallError(_in_place(problem, config.source) for problem in problems)
     return Plan(
         version=1,
         firmware=facts.firmware,
-        chosen=tuple(disk for disk, _ in laid),
+        chosen=tuple(disk for _, _, _, disk in storage.chosen),
         rejected=tuple(rejected),
         steps=steps,
         warnings=tuple(warnings),
@@ -107,48 +133,122 @@ def _in_place(problem: Problem, source: str) -> Problem:
     return Problem(problem.code, problem.what, where, problem.hint)
 
 
-def _steps(
-    facts: Facts, config: Config, laid: list[tuple[Disk, list[LaidOut]]], networking: str
-) -> Iterator[Step]:
-    answers = config.answers
-    payload, system = answers.payload, answers.system
-    rows = [row for _, places in laid for row in places]
-    mounted = sorted(
-        (row for row in rows if row.wanted.mount_point is not None),
-        key=lambda row: _depth(row.wanted.mount_point or ""),
+def _storage(
+    facts: Facts, answers: AnswerFile, chosen: Sequence[Sequence[Disk]]
+) -> tuple[_Storage, list[Problem]]:
+    rows = tuple(
+        (index, copy, want, disk)
+        for index, (want, disks) in enumerate(zip(answers.disks, chosen, strict=True))
+        for copy, disk in enumerate(disks)
     )
-    capacity = {
-        row.wanted.mount_point or "": capacity_bytes(row.planned.ref.size)
-        for row in mounted
-        if row.wanted.type != "esp"
+    partitions, problems = with_boot_partitions(answers, facts.firmware)
+    problems += consent.problems(((index, want, disk) for index, _, want, disk in rows), facts)
+    used_by = members_used_by(answers)
+    tables = []
+    for index, copy, want, disk in rows:
+        table, found = lay_out(
+            disk,
+            want,
+            partitions[index],
+            index=index,
+            copy=copy,
+            entropy=facts.entropy,
+            used_by=used_by,
+        )
+        problems += found
+        if table is not None:
+            tables.append(table)
+    stack = build(answers, tables, facts.entropy)
+    # what is missing above a disk that could not be laid out is no news
+    if len(tables) == len(rows) and all(chosen):
+        problems += stack.problems
+        problems += _boot_problems(facts, stack)
+    return _Storage(rows, tuple(tables), stack), problems
+
+
+def _boot_problems(facts: Facts, stack: Stack) -> Iterator[Problem]:
+    """Say what GRUB on a BIOS machine could not read its kernel from."""
+    if facts.firmware != "bios":
+        return
+    mounts = {one.step.where: one for one in stack.in_order}
+    boot = mounts.get("/boot") or mounts.get("/nix/store") or mounts.get("/nix") or mounts.get("/")
+    if boot is None:
+        return
+    names = {
+        "luks": "is encrypted",
+        "thin": "lies on a thin volume",
+        "bcachefs": "is a bcachefs",
+        "zfs": "lies on ZFS",
     }
+    for reason in sorted(boot.above | {boot.step.filesystem}):
+        if reason in names:
+            yield Problem(
+                "firmware.mismatch",
+                f"{boot.step.where} {names[reason]}, and GRUB on a BIOS machine reads the kernel "
+                "from there before anything is unlocked or assembled",
+                "disks",
+                'add a partition with mount = "/boot", filesystem = "ext4" and 1 GiB',
+            )
+
+
+def _storage_warnings(answers: AnswerFile, storage: _Storage) -> list[str]:
+    warnings = []
+    needed = frozenset[str]().union(*(one.above for one in storage.stack.mounts))
+    if needed and answers.system.install == "prebuilt":
+        warnings.append(
+            "the prebuilt system must know by itself how its file systems are assembled or "
+            f"unlocked ({', '.join(sorted(needed))}): what is written to /etc/nixos counts from "
+            'the next rebuild on (or say install = "rebuild")'
+        )
+    mounts = {one.step.where: one for one in storage.stack.mounts}
+    if "/" in mounts and _in_memory(mounts["/"]) and "/etc/nixos" not in mounts:
+        warnings.append(
+            "/ is in memory: /etc/nixos, the log and all state are gone after each reboot, unless "
+            "the payload's configuration keeps them elsewhere"
+        )
+    for _, _, _, disk in storage.chosen:
+        if disk.stable_path == disk.node:
+            warnings.append(
+                f"{disk.node} has no by-id or by-path name; it is addressed by its node"
+            )
+        if installed_by_us(disk.table_uuid) == "begun":
+            warnings.append(
+                f"{disk.node} carries an installation by netinstall that did not get to its end; "
+                "it is done again from the beginning"
+            )
+    return warnings
+
+
+def _steps(facts: Facts, config: Config, storage: _Storage, networking: str) -> Iterator[Step]:
+    answers, stack = config.answers, storage.stack
+    payload, system = answers.payload, answers.system
+    capacity = {one.step.where: one.room for one in stack.in_order if not one.esp and one.room}
     what = (payload.source, payload.sha256, capacity, system.toplevel, payload.retry_seconds)
     if payload.verify == "first":
         yield CheckPayload(*what)
-    yield from _disk_steps(facts, laid)
-    for row in mounted:
-        if row.wanted.type != "esp":
-            yield _mount(row)
-    for row in rows:
-        if row.wanted.type == "swap":
-            yield EnableSwap(row.planned.ref)
+    yield from _disk_steps(facts, storage)
+    yield from stack.made
+    for one in stack.in_order:
+        if not one.esp:
+            yield one.step
+    yield from stack.swaps
     yield UnpackPayload(*what)
     # After the payload, which could hold a boot loader of its own: nothing may boot before the end
-    for row in mounted:
-        if row.wanted.type == "esp":
-            yield _mount(row)
+    esps = [one.step for one in stack.in_order if one.esp]
+    yield from esps
+    for file in answers.swap_files:
+        yield MakeSwapFile(file.path, file.size)
     yield EnterTarget(efivars=facts.firmware == "uefi")
     yield RegisterStore()
     yield GenerateConfig()
     yield WriteFile("/etc/nixos/networking.nix", networking)
-    if facts.firmware == "bios":
-        # GRUB's boot record can load the rest of it from the same disk only
-        grub_disk = next(
-            (disk for disk, places in laid for row in places if row.wanted.type == "bios-boot"),
-            None,
-        )
-        if grub_disk is not None:
-            yield WriteFile("/etc/nixos/boot-device.nix", _boot_device(grub_disk))
+    for path, text in (
+        (STORAGE_PATH, storage_module(answers, stack, facts.entropy)),
+        (BOOT_DEVICE_PATH, boot_device_module(storage.tables, facts.firmware, stack)),
+        (BOOT_MIRROR_PATH, boot_mirror_module(stack, storage.tables)),
+    ):
+        if text is not None:
+            yield WriteFile(path, text)
     if system.install == "rebuild":
         rebuild = system.rebuild
         yield RebuildSystem(
@@ -162,69 +262,61 @@ def _steps(
         yield SetProfile(system.toplevel)
     yield Flush(whole_store=system.verify_store)
     yield InstallBootLoader(facts.firmware)
+    # GRUB's menus differ by the file system that they name; the rebuilt system writes each itself
+    if len(esps) > 1 and not (is_hybrid(storage.tables) and system.install == "rebuild"):
+        yield MirrorEsp(esps[0].where, tuple(step.where for step in esps[1:]))
+    complete = {
+        table.disk.stable_path: chosen_disk_id(facts.entropy, table.disk.stable_path, "complete")
+        for table in storage.tables
+        if not table.keeps and table.want.table == "gpt"
+    }
+    if complete:
+        yield MarkComplete(complete)
     yield LeaveTarget(LOG_PATH)
 
 
-def _disk_steps(facts: Facts, laid: list[tuple[Disk, list[LaidOut]]]) -> Iterator[Step]:
-    """Wipe, partition and format: all that is destroyed is destroyed here."""
-    for disk, places in laid:
-        yield WipeDisk(disk.stable_path, disk.node, disk.size, disk.serial, disk.wwn, carries(disk))
-        yield WriteTable(
-            disk.stable_path,
-            chosen_uuid(facts.entropy, f"disk {disk.stable_path}"),
-            disk.logical_sector,
-            tuple(row.planned for row in places),
-        )
-    for _, places in laid:
-        for row in places:
-            if row.wanted.type != "bios-boot":
-                yield _make(row, facts.entropy)
+def _disk_steps(facts: Facts, storage: _Storage) -> Iterator[Step]:
+    """Take apart, wipe and partition: all that is destroyed is destroyed here."""
+    yield from consent.tear_down(((want, disk) for _, _, want, disk in storage.chosen), facts)
+    # every old signature is gone before the first new table shows what lies behind it
+    for table in storage.tables:
+        if not table.keeps:
+            want = table.want
+            yield WipeDisk(*_seen(table), carries(table.disk), blank=want.wipe == "blank-only")
+            if want.erase is not None:
+                seconds = _erase_seconds(table.disk, want.erase)
+                yield EraseDisk(*_seen(table), want.erase, seconds)
+    for table in storage.tables:
+        label, sector = table.want.table, table.disk.logical_sector
+        added = tuple(row.planned for row in table.rows if row.planned is not None)
+        if not table.keeps:
+            yield WriteTable(table.disk.stable_path, label, table.disk_id, sector, added)
+        elif added or table.removed:
+            yield EditTable(*_seen(table), label, sector, table.stays, table.removed, added)
 
 
-def _depth(mount: str) -> tuple[int, str]:
-    return (0 if mount == "/" else mount.count("/"), mount)
+def _seen(table: Table) -> tuple[str, str, int, str | None, str | None]:
+    """By what a step makes sure that a disk is the planned one."""
+    disk = table.disk
+    return disk.stable_path, disk.node, disk.size, disk.serial, disk.wwn
 
 
-def _mount(row: LaidOut) -> MountFilesystem:
-    filesystem = FILESYSTEMS[row.wanted.filesystem_name]
-    return MountFilesystem(
-        row.planned.ref,
-        filesystem.name,
-        row.wanted.mount_point or "",
-        filesystem.mount_options,
-    )
+def _erase_seconds(disk: Disk, method: Erase) -> int:
+    """About how long it takes: whole writes at 150 or 500 MB/s, commands of the device at once."""
+    match method:
+        case "overwrite" | "ata-secure-erase":
+            return disk.size // (150 if disk.rotational else 500) // 10**6 + 1
+        case "nvme-sanitize":
+            return 120
+    return 10
 
 
-def _make(row: LaidOut, entropy: str) -> MakeFilesystem:
-    ref = row.planned.ref
-    purpose = f"file system {ref.partuuid}"
-    filesystem = SWAP if row.wanted.type == "swap" else FILESYSTEMS[row.wanted.filesystem_name]
-    uuid = (
-        chosen_volume_id(entropy, purpose)
-        if filesystem.name == "vfat"
-        else chosen_uuid(entropy, purpose)
-    )
-    return MakeFilesystem(ref, filesystem.name, uuid, filesystem.make_argv(uuid, row.wanted.label))
-
-
-def _boot_device(disk: Disk) -> str:
-    return nix_module(
-        {"boot": {"loader": {"grub": {"device": disk.stable_path}}}},
-        "Written by netinstall: the disk whose boot record GRUB is installed to.",
-    )
-
-
-def _payload_problems(facts: Facts, laid: list[tuple[Disk, list[LaidOut]]]) -> list[Problem]:
+def _payload_problems(facts: Facts, storage: _Storage) -> list[Problem]:
     """The compressed payload is never larger than what it unpacks to."""
-    if facts.payload is None or facts.payload.size is None:
+    if facts.payload is None or facts.payload.size is None or not storage.stack.mounts:
         return []
-    room = sum(
-        capacity_bytes(row.planned.ref.size)
-        for _, places in laid
-        for row in places
-        if row.wanted.mount_point is not None
-    )
-    if not laid or facts.payload.size <= room:
+    room = sum(one.room for one in storage.stack.mounts if not _in_memory(one))
+    if facts.payload.size <= room:
         return []
     return [
         Problem(
@@ -237,26 +329,71 @@ def _payload_problems(facts: Facts, laid: list[tuple[Disk, list[LaidOut]]]) -> l
     ]
 
 
+def _in_memory(mounted: Mounted) -> bool:
+    return mounted.step.filesystem == "tmpfs"
+
+
+def _needs(step: Step) -> Iterator[tuple[str, str, str]]:
+    """The programs that a step needs beyond those of every installation: tool, package, purpose."""
+    match step:
+        case MakeFilesystem(filesystem=name, subvolumes=subvolumes):
+            filesystem = SWAP if name == "swap" else FILESYSTEMS[name]
+            purpose = "swap" if name == "swap" else f"{name} file systems"
+            yield filesystem.tool, filesystem.package, purpose
+            if subvolumes:
+                yield "btrfs", "btrfs-progs", "subvolumes"
+        case EnableSwap():
+            for tool in ("swapon", "swapoff"):
+                yield tool, "mount", "swap"
+        case CreateArray():
+            yield "mdadm", "mdadm", "software RAID"
+        case FormatLuks(tpm2=tpm2, recovery_path=recovery):
+            yield "cryptsetup", "cryptsetup-bin", "encryption"
+            if tpm2 is not None or recovery is not None:
+                yield "systemd-cryptenroll", "systemd", "unlocking by TPM or recovery key"
+        case CreateVolumeGroup():
+            yield "lvm", "lvm2", "logical volumes"
+        case CreateVolume(type="thin-pool"):
+            yield "thin_check", "thin-provisioning-tools", "thin volumes"
+        case CreatePool():
+            yield "zpool", "zfsutils-linux", "ZFS"
+        case EraseDisk(method=method):
+            tool, package = _ERASERS[method]
+            yield tool, package, f"erasing by {method}"
+        case TearDown(layer=layer) if layer is not None and layer.kind in _STOPPERS:
+            tool, package = _STOPPERS[layer.kind]
+            yield tool, package, f"taking {layer.name} apart"
+
+
+_ERASERS = {
+    "discard": ("blkdiscard", "util-linux"),
+    "nvme-format": ("nvme", "nvme-cli"),
+    "nvme-sanitize": ("nvme", "nvme-cli"),
+    "ata-secure-erase": ("hdparm", "hdparm"),
+    "overwrite": ("wipefs", "util-linux"),
+}
+_STOPPERS = {
+    "md": ("mdadm", "mdadm"),
+    "zfs": ("zpool", "zfsutils-linux"),
+    # by the kernel's names: those of LVM and cryptsetup may be taken twice
+    "crypt": ("dmsetup", "dmsetup"),
+    "lvm": ("dmsetup", "dmsetup"),
+    "other": ("dmsetup", "dmsetup"),
+}
+
+
 def _missing_tools(facts: Facts, steps: tuple[Step, ...]) -> list[Problem]:
-    needed = dict.fromkeys(_TOOLS, "every installation")
-    packages = dict(_TOOLS)
+    needed = {tool: (package, "every installation") for tool, package in _TOOLS.items()}
     for step in steps:
-        match step:
-            case MakeFilesystem(filesystem=name):
-                filesystem = SWAP if name == "swap" else FILESYSTEMS[name]
-                needed[filesystem.tool] = f"{name} file systems" if name != "swap" else "swap"
-                packages[filesystem.tool] = filesystem.package
-            case EnableSwap():
-                for tool in ("swapon", "swapoff"):
-                    needed[tool] = "swap"
-                    packages[tool] = "mount"
+        for tool, package, purpose in _needs(step):
+            needed[tool] = (package, purpose)
     return [
         Problem(
             "tool.missing",
             f"{tool} is not in this boot environment; it is needed for {purpose}",
             "",
-            f"build the boot environment with Debian's package {packages[tool]}",
+            f"build the boot environment with Debian's package {package}",
         )
-        for tool, purpose in needed.items()
+        for tool, (package, purpose) in needed.items()
         if tool not in facts.tools
     ]

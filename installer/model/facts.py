@@ -10,42 +10,85 @@ Firmware = Literal["uefi", "bios"]
 
 @dataclass(frozen=True)
 class FoundPartition:
-    """A partition that a disk carried when it was looked at; `size` in bytes."""
+    """A partition that a disk carried when it was looked at; `start` and `size` in bytes.
+
+    `uuid` and `label` are those of what libblkid found in it, `name` and `type_guid` the table's.
+    """
 
     node: str
     number: int
     size: int
+    start: int = 0
+    partuuid: str | None = None
+    type_guid: str | None = None
+    name: str | None = None
     filesystem: str | None = None
+    uuid: str | None = None
     label: str | None = None
+    mounts: tuple[str, ...] = ()
+    swap: bool = False
+
+
+LayerKind = Literal["md", "crypt", "lvm", "bcache", "zfs", "btrfs", "other"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A device that the running kernel stacked on others: an array, an opened LUKS, a volume.
+
+    `node` is its own device (the name of the pool for ZFS), `name` what people call it (md0,
+    crypt-root, vg0-home), `on` the nodes directly below: disks, partitions, other layers.
+    """
+
+    node: str
+    kind: LayerKind
+    name: str
+    on: tuple[str, ...]
+    filesystem: str | None = None
+    mounts: tuple[str, ...] = ()
+    swap: bool = False
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A whole disk.
+    """A whole disk. The paths of a multipath device are one disk.
 
     `node` is the kernel's name (/dev/sda), good for this boot only; `by_id` and `by_path` are
-    names under /dev/disk/, without the folder, in udev's order. Sizes are in bytes. `in_use` says
-    what holds the disk (a mount, swap, a holder such as md), one reason each; empty when free.
-    `table` and `filesystem` are what libblkid found on the whole disk.
+    names under /dev/disk/, without the folder, in udev's order; `slot` is the place in an
+    enclosure or on the board. Sizes are in bytes; `optimal_io` is what the device says of its
+    stripes, 0 for nothing. `table`, `table_uuid`, `filesystem`, `uuid` and `label` are what
+    libblkid found on the whole disk. `boot_medium` says why the running system would not survive
+    without the disk; `in_use` why the kernel would not let go of it, where neither mounts, swap
+    nor layers explain that.
     """
 
     node: str
     size: int
     logical_sector: int = 512
     physical_sector: int = 512
+    optimal_io: int = 0
     by_id: tuple[str, ...] = ()
     by_path: tuple[str, ...] = ()
     serial: str | None = None
     wwn: str | None = None
     model: str | None = None
+    vendor: str | None = None
+    slot: str | None = None
     transport: str | None = None
     rotational: bool = False
     removable: bool = False
     read_only: bool = False
+    boot_medium: str | None = None
     in_use: tuple[str, ...] = ()
     table: str | None = None
+    table_uuid: str | None = None
     filesystem: str | None = None
+    uuid: str | None = None
+    label: str | None = None
+    mounts: tuple[str, ...] = ()
+    swap: bool = False
     partitions: tuple[FoundPartition, ...] = ()
+    paths: tuple[str, ...] = ()
 
     @property
     def stable_path(self) -> str:
@@ -131,6 +174,7 @@ class Facts:
     entropy: str
     dmi: Dmi = field(default_factory=Dmi)
     disks: tuple[Disk, ...] = ()
+    layers: tuple[Layer, ...] = ()
     nics: tuple[Nic, ...] = ()
     leases: tuple[Lease, ...] = ()
     boot_mac: str | None = None

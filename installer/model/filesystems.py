@@ -88,6 +88,26 @@ FILESYSTEMS: dict[str, Filesystem] = {
             # bootctl warns when the random seed on the ESP is world-readable
             mount_options=("umask=0077",),
         ),
+        Filesystem(
+            name="f2fs",
+            tool="mkfs.f2fs",
+            package="f2fs-tools",
+            make=("mkfs.f2fs", "-q", "-f"),
+            uuid_option=("-U",),
+            label_option="-l",
+            label_bytes=255,
+            minimum_bytes=128 * MIB,
+        ),
+        Filesystem(
+            name="bcachefs",
+            tool="mkfs.bcachefs",
+            package="bcachefs-tools",
+            make=("mkfs.bcachefs", "--quiet", "--force"),
+            uuid_option=("--uuid",),
+            label_option="--fs_label",
+            label_bytes=32,
+            minimum_bytes=256 * MIB,
+        ),
     )
 }
 

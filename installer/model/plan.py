@@ -12,7 +12,25 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import PlainSerializer
 
 from installer.model.facts import Disk, Firmware
-from installer.model.units import format_bytes
+from installer.model.steps import BaseStep
+from installer.model.storage_steps import (
+    CreateArray,
+    CreatePool,
+    CreateVolume,
+    CreateVolumeGroup,
+    EditTable,
+    EnableSwap,
+    EraseDisk,
+    FormatLuks,
+    MakeFilesystem,
+    MakeSwapFile,
+    MarkComplete,
+    MirrorEsp,
+    MountFilesystem,
+    TearDown,
+    WipeDisk,
+    WriteTable,
+)
 from installer.model.urls import redacted
 
 Source = Annotated[str, PlainSerializer(redacted)]
@@ -23,55 +41,7 @@ SYSTEM_PROFILE = "/nix/var/nix/profiles/system"
 
 
 @dataclass(frozen=True)
-class PartitionRef:
-    """A partition that the plan makes: `disk` is a stable path, `start` and `size` in bytes.
-
-    It is found again through sysfs by its number and position below the disk, and known to the
-    world by its PARTUUID; never by gluing a number to a disk's name.
-    """
-
-    disk: str
-    number: int
-    partuuid: str
-    start: int
-    size: int
-
-    def __str__(self) -> str:
-        return f"partition {self.number} of {self.disk}"
-
-
-@dataclass(frozen=True)
-class PlannedPartition:
-    """A row of a partition table; `type_guid` after the UEFI and Discoverable Partitions specs."""
-
-    ref: PartitionRef
-    name: str
-    type_guid: str
-
-
-class _Step:
-    again: ClassVar[str] = "run again: the same result"
-
-    @property
-    def id(self) -> str:
-        """Short name, unique within a plan; used in events and logs."""
-        return str(getattr(self, "kind"))  # noqa: B009 - each step narrows it to a literal
-
-    @property
-    def title(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def device(self) -> str | None:
-        return None
-
-    @property
-    def destroys(self) -> str | None:
-        return None
-
-
-@dataclass(frozen=True)
-class _PayloadStep(_Step):
+class _PayloadStep(BaseStep):
     """Which payload is read; `capacity` maps each mount point to the bytes that fit there."""
 
     source: Source
@@ -93,124 +63,6 @@ class CheckPayload(_PayloadStep):
 
 
 @dataclass(frozen=True)
-class WipeDisk(_Step):
-    """Destroy a disk's tables and signatures.
-
-    `node`, `disk_size`, `serial` and `wwn` are what was seen of the disk when the plan was made;
-    the step refuses a disk that differs or is in use.
-    """
-
-    disk: str
-    node: str
-    disk_size: int
-    serial: str | None
-    wwn: str | None
-    carries: str
-    kind: Literal["wipe-disk"] = "wipe-disk"
-    again: ClassVar[str] = "cannot be undone"
-
-    @property
-    def id(self) -> str:
-        return f"{self.kind}:{self.disk}"
-
-    @property
-    def title(self) -> str:
-        return f"wipe {self.disk}"
-
-    @property
-    def device(self) -> str | None:
-        return self.disk
-
-    @property
-    def destroys(self) -> str | None:
-        return f"everything on {self.disk} ({format_bytes(self.disk_size)}): {self.carries}"
-
-
-@dataclass(frozen=True)
-class WriteTable(_Step):
-    """Write a GPT. `disk_guid` and all PARTUUIDs are chosen by the plan."""
-
-    disk: str
-    disk_guid: str
-    logical_sector: int
-    partitions: tuple[PlannedPartition, ...]
-    kind: Literal["write-table"] = "write-table"
-
-    @property
-    def id(self) -> str:
-        return f"{self.kind}:{self.disk}"
-
-    @property
-    def title(self) -> str:
-        parts = ", ".join(f"{p.name} {format_bytes(p.ref.size)}" for p in self.partitions)
-        return f"write a GPT to {self.disk}: {parts}"
-
-    @property
-    def device(self) -> str | None:
-        return self.disk
-
-
-@dataclass(frozen=True)
-class MakeFilesystem(_Step):
-    """Run mkfs or mkswap; `argv` ends before the device, which is appended when it is known."""
-
-    partition: PartitionRef
-    filesystem: str
-    uuid: str
-    argv: tuple[str, ...]
-    kind: Literal["make-filesystem"] = "make-filesystem"
-
-    @property
-    def id(self) -> str:
-        return f"{self.kind}:{self.partition.partuuid}"
-
-    @property
-    def title(self) -> str:
-        return f"make {self.filesystem} on {self.partition}"
-
-    @property
-    def device(self) -> str | None:
-        return self.partition.disk
-
-
-@dataclass(frozen=True)
-class MountFilesystem(_Step):
-    """Mount a new file system below the target; `where` is its path in the installed system."""
-
-    partition: PartitionRef
-    filesystem: str
-    where: str
-    options: tuple[str, ...]
-    kind: Literal["mount"] = "mount"
-    again: ClassVar[str] = "unmounted at the end, also after a failure"
-
-    @property
-    def id(self) -> str:
-        return f"{self.kind}:{self.where}"
-
-    @property
-    def title(self) -> str:
-        return f"mount {self.partition} as {self.where}"
-
-
-@dataclass(frozen=True)
-class EnableSwap(_Step):
-    """Use a new swap area while installing, so that generated configuration names it."""
-
-    partition: PartitionRef
-    kind: Literal["swap-on"] = "swap-on"
-    again: ClassVar[str] = "switched off at the end, also after a failure"
-
-    @property
-    def id(self) -> str:
-        return f"{self.kind}:{self.partition.partuuid}"
-
-    @property
-    def title(self) -> str:
-        return f"swap on {self.partition}"
-
-
-@dataclass(frozen=True)
 class UnpackPayload(_PayloadStep):
     """Stream the payload into the target, checking hash, length and every member's path."""
 
@@ -222,7 +74,7 @@ class UnpackPayload(_PayloadStep):
 
 
 @dataclass(frozen=True)
-class EnterTarget(_Step):
+class EnterTarget(BaseStep):
     """Mount /proc, /sys, /dev and /run in the target (efivarfs too) for programs run there."""
 
     efivars: bool
@@ -235,7 +87,7 @@ class EnterTarget(_Step):
 
 
 @dataclass(frozen=True)
-class RegisterStore(_Step):
+class RegisterStore(BaseStep):
     """Load nix-path-registration into the target's Nix database."""
 
     kind: Literal["register-store"] = "register-store"
@@ -246,7 +98,7 @@ class RegisterStore(_Step):
 
 
 @dataclass(frozen=True)
-class GenerateConfig(_Step):
+class GenerateConfig(BaseStep):
     """Run the target's nixos-generate-config."""
 
     kind: Literal["generate-config"] = "generate-config"
@@ -257,7 +109,7 @@ class GenerateConfig(_Step):
 
 
 @dataclass(frozen=True)
-class WriteFile(_Step):
+class WriteFile(BaseStep):
     """Write a file of the installed system; `path` is absolute there, `mode` octal bits."""
 
     path: str
@@ -275,7 +127,7 @@ class WriteFile(_Step):
 
 
 @dataclass(frozen=True)
-class SetProfile(_Step):
+class SetProfile(BaseStep):
     """Make the payload's toplevel the system profile; None stands for the only one it holds."""
 
     toplevel: str | None
@@ -287,7 +139,7 @@ class SetProfile(_Step):
 
 
 @dataclass(frozen=True)
-class RebuildSystem(_Step):
+class RebuildSystem(BaseStep):
     """Build the system in the target with the generated configuration, as its profile."""
 
     toplevel: str | None
@@ -303,7 +155,7 @@ class RebuildSystem(_Step):
 
 
 @dataclass(frozen=True)
-class Flush(_Step):
+class Flush(BaseStep):
     """Write all caches to the disks and read back: complete after this, but not bootable yet.
 
     Read back are the toplevel, its kernel and its initrd, or with `whole_store` every store path.
@@ -319,7 +171,7 @@ class Flush(_Step):
 
 
 @dataclass(frozen=True)
-class InstallBootLoader(_Step):
+class InstallBootLoader(BaseStep):
     """Run switch-to-configuration boot: what makes the machine bootable, last."""
 
     firmware: Firmware
@@ -332,7 +184,7 @@ class InstallBootLoader(_Step):
 
 
 @dataclass(frozen=True)
-class LeaveTarget(_Step):
+class LeaveTarget(BaseStep):
     """Copy the log into the target, then unmount everything and flush the disks."""
 
     log_path: str
@@ -345,12 +197,21 @@ class LeaveTarget(_Step):
 
 Step = (
     CheckPayload
+    | TearDown
     | WipeDisk
+    | EraseDisk
     | WriteTable
+    | EditTable
+    | CreateArray
+    | FormatLuks
+    | CreateVolumeGroup
+    | CreateVolume
     | MakeFilesystem
+    | CreatePool
     | MountFilesystem
     | EnableSwap
     | UnpackPayload
+    | MakeSwapFile
     | EnterTarget
     | RegisterStore
     | GenerateConfig
@@ -359,6 +220,8 @@ Step = (
     | RebuildSystem
     | Flush
     | InstallBootLoader
+    | MirrorEsp
+    | MarkComplete
     | LeaveTarget
 )
 

@@ -4,17 +4,15 @@ sysfs says what is there and what holds it; udev adds stable names and what blki
 udev the machine is still described, with fewer names.
 """
 
-import errno
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from installer.model.facts import Disk, FoundPartition
-
-UdevProperties = Mapping[str, Mapping[str, str]]
-"""udev's properties of each device, by subsystem and name: `block/sda1`, `net/eth0`."""
+from installer.observe import boot_medium, claims
+from installer.observe.blocks import Blocks, UdevProperties, decoded_property, node
+from installer.observe.sysfs import clean, content, decoded, entries, number, text
 
 _SECTOR = 512
 """sysfs counts in units of 512 bytes whatever the disk's sectors (block/stat.rst)."""
@@ -54,106 +52,97 @@ def look(
         udev: what `udev_properties` returned.
         include: nodes to describe although they are no disks of a machine (/dev/loop0).
     """
-    block = root / "sys/block"
-    wanted = {Path(node).name for node in include}
-    names = [path.name for path in sorted(block.iterdir(), key=_natural)] if block.is_dir() else []
-    uses = _Uses(root)
-    disks = [
-        _disk(root, name, udev, uses)
-        for name in names
-        if name in wanted or (not _NEVER.fullmatch(name) and _is_hardware(block / name))
-    ]
+    return of(Blocks(root, udev), include)
+
+
+def of(blocks: Blocks, include: Iterable[str] = ()) -> tuple[Disk, ...]:
+    """Describe all disks; see `look`."""
+    wanted = {Path(path).name for path in include}
+    media = boot_medium.of(blocks)
+    slots = _pci_slots(blocks.root)
+    names = [name for name in blocks.disks if name in wanted or _is_disk(blocks, name)]
+    disks = [_disk(blocks, name, media, slots) for name in names]
     return tuple(_without_shared_names(disks))
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort nvme10n1 after nvme2n1."""
-    return [
-        (int(part), "") if part.isdigit() else (0, part)
-        for part in re.split(r"([0-9]+)", path.name)
-    ]
-
-
-def _is_hardware(path: Path) -> bool:
+def _is_disk(blocks: Blocks, name: str) -> bool:
+    if blocks.is_multipath(name):
+        return True
+    path = blocks.paths[name]
     # one path of a multipath NVMe disk is hidden: it cannot be opened (block/genhd.c)
-    return (path / "device").exists() and _text(path / "hidden") != "1"
+    is_hardware = (path / "device").exists() and text(path / "hidden") != "1"
+    return is_hardware and not _NEVER.fullmatch(name) and not blocks.is_path(name)
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def _clean(raw: bytes) -> str | None:
-    """One line that may be printed: names come from the device, which may be anybody's."""
-    text = raw.replace(b"\0", b"").decode("utf-8", "replace").strip()
-    return "".join(char if char.isprintable() else "?" for char in text) or None
-
-
-def _text(path: Path) -> str | None:
-    """The contents of a file in sysfs without white space around them, None without any."""
-    return _clean(_content(path))
-
-
-def _number(path: Path, default: int) -> int:
-    text = _text(path) or ""
-    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else default
-
-
-def _node(name: str) -> str:
-    return "/dev/" + name.replace("!", "/")
-
-
-def _disk(root: Path, name: str, udev: UdevProperties, uses: "_Uses") -> Disk:
-    path = root / "sys/block" / name
-    properties = udev.get(f"block/{name}", {})
-    serial = _serial(path, properties)
-    reasons = uses.of(name)
-    if not reasons and root == Path("/"):
-        reasons = _claimed(_node(name))
+def _disk(blocks: Blocks, name: str, media: Mapping[str, str], slots: Mapping[str, str]) -> Disk:
+    path = blocks.paths[name]
+    properties = blocks.properties(name)
+    paths = sorted(blocks.below.get(name, ())) if blocks.is_multipath(name) else []
+    # a multipath device is known by what its paths say of themselves
+    hardware = blocks.paths[paths[0]] if paths else path
+    told = blocks.properties(hardware.name)
+    serial = _serial(hardware, told)
+    partitions = tuple(_partition(blocks, part) for part in blocks.partitions(name))
     return Disk(
-        node=_node(name),
-        size=_number(path / "size", 0) * _SECTOR,
-        logical_sector=_number(path / "queue/logical_block_size", 512),
-        physical_sector=_number(path / "queue/physical_block_size", 512),
+        node=node(name),
+        size=number(path / "size", 0) * _SECTOR,
+        logical_sector=number(path / "queue/logical_block_size", 512),
+        physical_sector=number(path / "queue/physical_block_size", 512),
+        optimal_io=number(path / "queue/optimal_io_size", 0),
         by_id=_links(properties, "by-id", serial),
         by_path=_links(properties, "by-path", None),
         serial=serial,
-        wwn=_wwn(path, properties),
-        model=_model(path, properties),
-        transport=_transport(path),
-        rotational=_text(path / "queue/rotational") == "1",
-        removable=_text(path / "removable") == "1",
-        read_only=_text(path / "ro") == "1",
-        in_use=reasons,
-        table=properties.get("ID_PART_TABLE_TYPE"),
-        filesystem=properties.get("ID_FS_TYPE"),
-        partitions=tuple(
-            FoundPartition(
-                node=_node(part.name),
-                number=_number(part / "partition", 0),
-                size=_number(part / "size", 0) * _SECTOR,
-                filesystem=udev.get(f"block/{part.name}", {}).get("ID_FS_TYPE"),
-                label=_decoded(udev.get(f"block/{part.name}", {}).get("ID_FS_LABEL_ENC")),
-            )
-            for part in _partitions(path)
-        ),
+        wwn=_wwn(hardware, told),
+        model=_model(hardware, told),
+        vendor=_vendor(hardware, told),
+        slot=_slot(hardware, slots),
+        transport=_transport(hardware),
+        rotational=text(path / "queue/rotational") == "1",
+        removable=text(path / "removable") == "1",
+        read_only=text(path / "ro") == "1",
+        boot_medium=media.get(name),
+        in_use=claims.of(blocks, name),
+        table=blocks.property(name, "ID_PART_TABLE_TYPE"),
+        table_uuid=blocks.property(name, "ID_PART_TABLE_UUID"),
+        filesystem=blocks.property(name, "ID_FS_TYPE"),
+        uuid=blocks.property(name, "ID_FS_UUID"),
+        label=blocks.label(name),
+        mounts=blocks.own_mounts(name),
+        swap=name in blocks.swaps,
+        partitions=partitions,
+        paths=tuple(node(one) for one in paths),
     )
 
 
-def _partitions(path: Path) -> list[Path]:
-    found = [entry for entry in path.iterdir() if (entry / "partition").is_file()]
-    return sorted(found, key=lambda entry: _number(entry / "partition", 0))
+def _partition(blocks: Blocks, name: str) -> FoundPartition:
+    properties = blocks.properties(name)
+    path = blocks.paths[name]
+    kind = (blocks.property(name, "ID_PART_ENTRY_TYPE") or "").lower() or None
+    if kind is not None and kind.startswith("0x"):
+        kind = kind.removeprefix("0x").zfill(2)
+    return FoundPartition(
+        node=node(name),
+        number=blocks.partition_number(name),
+        size=number(path / "size", 0) * _SECTOR,
+        start=_start(blocks, name) * _SECTOR,
+        partuuid=blocks.property(name, "ID_PART_ENTRY_UUID"),
+        type_guid=kind,
+        name=decoded(properties.get("ID_PART_ENTRY_NAME")),
+        filesystem=blocks.property(name, "ID_FS_TYPE"),
+        uuid=blocks.property(name, "ID_FS_UUID"),
+        label=blocks.label(name),
+        mounts=blocks.own_mounts(name),
+        swap=name in blocks.swaps,
+    )
 
 
-def _decoded(text: str | None) -> str | None:
-    r"""Undo udev's encoding of what would break its database: `\x20` for a space."""
-    if text is None:
-        return None
-    raw = re.sub(rb"\\x([0-9a-fA-F]{2})", lambda m: bytes([int(m[1], 16)]), text.encode())
-    return _clean(raw)
+def _start(blocks: Blocks, name: str) -> int:
+    """Where a partition begins, in sectors of 512 bytes."""
+    told = text(blocks.paths[name] / "start")
+    if told is None:
+        # a partition of a multipath device is a device of its own to the kernel
+        told = blocks.property(name, "ID_PART_ENTRY_OFFSET")
+    return int(told) if told is not None and re.fullmatch(r"[0-9]{1,20}", told) else 0
 
 
 def _serial(path: Path, properties: Mapping[str, str]) -> str | None:
@@ -161,32 +150,65 @@ def _serial(path: Path, properties: Mapping[str, str]) -> str | None:
     for key in ("ID_SCSI_SERIAL", "ID_SERIAL_SHORT", "ID_SERIAL"):
         if properties.get(key):
             return properties[key].strip()
-    return _text(path / "serial") or _text(path / "device/serial") or _unit_serial(path)
+    return text(path / "serial") or text(path / "device/serial") or _unit_serial(path)
 
 
 def _unit_serial(path: Path) -> str | None:
     """The unit serial number page (SPC-4, 7.8.15), which the kernel keeps for SCSI and SATA."""
-    return _clean(_content(path / "device/vpd_pg80")[4:])
+    return clean(content(path / "device/vpd_pg80")[4:])
 
 
 def _wwn(path: Path, properties: Mapping[str, str]) -> str | None:
     for key in ("ID_WWN_WITH_EXTENSION", "ID_WWN"):
         if properties.get(key):
             return properties[key]
-    text = _text(path / "wwid") or _text(path / "device/wwid") or ""
-    if text.startswith("naa."):
-        return "0x" + text.removeprefix("naa.")
-    return text if text.startswith(("eui.", "nvme.", "uuid.")) else None
+    wwid = text(path / "wwid") or text(path / "device/wwid") or ""
+    if wwid.startswith("naa."):
+        return "0x" + wwid.removeprefix("naa.")
+    return wwid if wwid.startswith(("eui.", "nvme.", "uuid.")) else None
 
 
 def _model(path: Path, properties: Mapping[str, str]) -> str | None:
-    encoded = _decoded(properties.get("ID_MODEL_ENC"))
     return (
-        encoded
-        or properties.get("ID_MODEL")
-        or _text(path / "device/model")
-        or _text(path / "device/name")
+        decoded_property(properties, "ID_MODEL")
+        or text(path / "device/model")
+        or text(path / "device/name")
     )
+
+
+_PCI = re.compile(r"/([0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2})\.[0-7](?=/)")
+
+
+def _vendor(path: Path, properties: Mapping[str, str]) -> str | None:
+    """The vendor as a SCSI disk names it; "ATA" is none, and other buses have but a number."""
+    found = decoded_property(properties, "ID_VENDOR") or text(path / "device/vendor")
+    return None if found is None or found == "ATA" or found.startswith("0x") else found
+
+
+def _pci_slots(root: Path) -> dict[str, str]:
+    """The names of the board's slots by PCI address without the function (PCI/pci-hotplug.rst)."""
+    return {
+        address: slot
+        for folder in entries(root / "sys/bus/pci/slots")
+        if (address := text(folder / "address")) and (slot := clean(folder.name.encode()))
+    }
+
+
+def _slot(path: Path, pci_slots: Mapping[str, str]) -> str | None:
+    """The slot in an enclosure (SES), or of a disk that is a PCI device on the board.
+
+    A controller in a slot has several disks: its slot is not theirs.
+    """
+    for component in entries(path / "device"):
+        if component.name.startswith("enclosure_device:"):
+            label = clean(component.name.partition(":")[2].encode())
+            return text(component / "slot") or label
+    if path.name.startswith(("nvme", "vd")):
+        found = re.findall(
+            r"/([0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2})\.[0-7](?=/)", str(path.resolve())
+        )
+        return pci_slots.get(found[-1]) if found else None
+    return None
 
 
 _TRANSPORTS = (
@@ -209,7 +231,7 @@ def _transport(path: Path) -> str | None:
     for transport, pattern in _TRANSPORTS:
         if re.search(pattern, place):
             # behind a SAS controller the kernel names the vendor of a SATA disk so (SAT-4, 10.3)
-            behind_sas = transport == "sas" and _text(path / "device/vendor") == "ATA"
+            behind_sas = transport == "sas" and text(path / "device/vendor") == "ATA"
             return "sata" if behind_sas else transport
     return None
 
@@ -223,8 +245,10 @@ def _links(properties: Mapping[str, str], folder: str, serial: str | None) -> tu
         if link.startswith(prefix)
     ]
 
-    def order(name: str) -> tuple[bool, bool, int, str]:
+    def order(name: str) -> tuple[bool, bool, bool, int, str]:
         return (
+            # mpatha is what this boot calls it, and may be another disk in the next
+            name.startswith("dm-name-"),
             _MACHINE_NAMES.match(name) is not None,
             serial is not None and serial not in name,
             len(name),
@@ -248,110 +272,3 @@ def _without_shared_names(disks: list[Disk]) -> Iterator[Disk]:
             if (by_id, by_path) == (disk.by_id, disk.by_path)
             else replace(disk, by_id=by_id, by_path=by_path)
         )
-
-
-def _claimed(node: str) -> tuple[str, ...]:
-    """Ask the kernel whether anything holds the disk, seen or not: another mount namespace, say.
-
-    Opening a block device with O_EXCL and without O_CREAT fails then (open(2)); for reading it
-    changes nothing.
-    """
-    try:
-        os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            return (f"the kernel or a program holds {node}",)
-    return ()
-
-
-class _Uses:
-    """What is mounted and swapped to, and which devices lie on which."""
-
-    def __init__(self, root: Path) -> None:
-        self.block = root / "sys/block"
-        self.numbers = self._device_numbers()
-        self.names = set(self.numbers.values())
-        self.mapped = {
-            text: name for name in self.names if (text := _text(self.block / name / "dm/name"))
-        }
-        self.mounts = self._mounts(root)
-        self.swaps = self._swaps(root)
-        self.btrfs = {device.name for device in (root / "sys/fs/btrfs").glob("*/devices/*")}
-
-    def of(self, disk: str) -> tuple[str, ...]:
-        """Why the disk is in use, directly or through what lies on it; () when it is free."""
-        path = self.block / disk
-        reasons: list[str] = []
-        for device in (path, *_partitions(path)):
-            reasons += self._of_device(device, "", {device.name})
-        return tuple(dict.fromkeys(reasons))
-
-    def _of_device(self, path: Path, below: str, seen: set[str]) -> Iterator[str]:
-        name = path.name
-        shown = self._shown(name) + below
-        direct = [f"{shown} is mounted at {where}" for where in self.mounts.get(name, ())]
-        if name in self.swaps:
-            direct.append(f"{shown} is swapped to")
-        if name in self.btrfs and not direct:
-            direct.append(f"{shown} belongs to a mounted btrfs")
-        yield from direct
-        holders = path / "holders"
-        for holder in sorted(holders.iterdir()) if holders.is_dir() else ():
-            if holder.name in seen:
-                continue
-            found = list(
-                self._of_device(
-                    self.block / holder.name, f" on {self._shown(name)}", seen | {holder.name}
-                )
-            )
-            yield from found or [f"{self._shown(name)} is held by {self._shown(holder.name)}"]
-
-    def _shown(self, name: str) -> str:
-        mapped = _text(self.block / name / "dm/name")
-        return f"{_node(name)} ({mapped})" if mapped else _node(name)
-
-    def _device_numbers(self) -> dict[str, str]:
-        found = {}
-        for path in self.block.iterdir() if self.block.is_dir() else ():
-            for device in (path, *_partitions(path)):
-                number = _text(device / "dev")
-                if number is not None:
-                    found[number] = device.name
-        return found
-
-    def _name_of(self, source: str) -> str | None:
-        """The kernel's name for a path such as /dev/sda1 or /dev/mapper/vg-root."""
-        name = source.removeprefix("/dev/")
-        if name.startswith("mapper/"):
-            return self.mapped.get(name.removeprefix("mapper/"))
-        name = name.replace("/", "!")
-        return name if name in self.names else None
-
-    def _mounts(self, root: Path) -> dict[str, list[str]]:
-        """Mount points by device, from proc_pid_mountinfo(5); read-only mounts count too."""
-        found: dict[str, list[str]] = {}
-        for line in _lines(root / "proc/self/mountinfo"):
-            fields, _, rest = line.partition(" - ")
-            words, tail = fields.split(" "), rest.split(" ")
-            if len(words) < 5 or len(tail) < 2:
-                continue
-            # btrfs and others mount under an anonymous number; their source names the device
-            name = self.numbers.get(words[2]) or self._name_of(_unescaped(tail[1]))
-            if name is not None:
-                where = _clean(_unescaped(words[4]).encode())
-                found.setdefault(name, []).append(where or "a place without a name")
-        return found
-
-    def _swaps(self, root: Path) -> set[str]:
-        lines = _lines(root / "proc/swaps")[1:]
-        sources = [_unescaped(line.split()[0]) for line in lines if line.split()]
-        return {name for source in sources if (name := self._name_of(source)) is not None}
-
-
-def _lines(path: Path) -> list[str]:
-    return _content(path).decode("utf-8", "replace").split("\n")
-
-
-def _unescaped(text: str) -> str:
-    r"""Undo the kernel's octal escapes in /proc: `\040` for a space."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

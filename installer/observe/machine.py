@@ -10,12 +10,15 @@ from pathlib import Path
 from installer.model.facts import Dmi, Facts, Firmware
 from installer.model.filesystems import FILESYSTEMS, SWAP
 from installer.model.programs import SEARCH_PATH
-from installer.observe import disks, kernel, lease, nics
+from installer.observe import disks, kernel, layers, lease, nics
+from installer.observe.blocks import Blocks, UdevProperties
 
 TOOLS = (
     *sorted({filesystem.tool for filesystem in (*FILESYSTEMS.values(), SWAP)}),
     *("wipefs", "sfdisk", "blkid", "udevadm", "mount", "umount", "swapon", "swapoff"),
-    *("chroot", "tar", "gzip", "xz", "zstd", "efibootmgr"),
+    *("chroot", "tar", "gzip", "xz", "zstd", "efibootmgr", "btrfs", "chattr", "partx"),
+    *("mdadm", "lvm", "thin_check", "cryptsetup", "systemd-cryptenroll", "dmsetup", "zpool"),
+    *("blkdiscard", "nvme", "hdparm"),
 )
 """Programs that an installation may need; which it does need is decided with the plan."""
 
@@ -23,7 +26,7 @@ TOOLS = (
 def look(
     root: Path = Path("/"),
     *,
-    udev: disks.UdevProperties | None = None,
+    udev: UdevProperties | None = None,
     include: Iterable[str] = (),
 ) -> Facts:
     """Look at this machine; see `look_with_warnings`."""
@@ -33,7 +36,7 @@ def look(
 def look_with_warnings(
     root: Path = Path("/"),
     *,
-    udev: disks.UdevProperties | None = None,
+    udev: UdevProperties | None = None,
     include: Iterable[str] = (),
 ) -> tuple[Facts, tuple[str, ...]]:
     """Look at this machine and change nothing.
@@ -50,6 +53,8 @@ def look_with_warnings(
         udev = disks.udev_properties() if root == Path("/") else {}
     arguments, _ = kernel.read(root)
     leases, warnings = lease.read_leases_with_warnings(root)
+    blocks = Blocks(root, udev)
+    include = tuple(include)
     facts = Facts(
         version=1,
         firmware=firmware(root),
@@ -58,7 +63,8 @@ def look_with_warnings(
         memory=_memory(root),
         entropy=secrets.token_hex(16),
         dmi=_dmi(root),
-        disks=disks.look(root, udev=udev, include=include),
+        disks=disks.of(blocks, include),
+        layers=layers.of(blocks, include),
         nics=nics.look(root, udev=udev),
         leases=leases,
         boot_mac=arguments.boot_mac,

@@ -1,6 +1,5 @@
 """Facts, plans, failures and results as text for people. Pure: the same data, the same lines."""
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from installer.model.errors import CODES, ExitCode
@@ -9,22 +8,17 @@ from installer.model.facts import Disk, Dmi, Facts, Nic
 from installer.model.filesystems import FILESYSTEMS, SWAP
 from installer.model.plan import (
     CheckPayload,
-    EnableSwap,
     InstallBootLoader,
-    MakeFilesystem,
-    MountFilesystem,
-    PartitionRef,
     Plan,
     RebuildSystem,
     RegisterStore,
     SetProfile,
     Step,
     UnpackPayload,
-    WipeDisk,
     WriteFile,
-    WriteTable,
 )
-from installer.model.units import MIB, format_bytes, format_seconds
+from installer.model.storage_steps import TearDown
+from installer.model.units import format_bytes, format_seconds
 from installer.model.urls import redacted
 from installer.report.lines import (
     WIDTH,
@@ -37,19 +31,13 @@ from installer.report.lines import (
     table,
     wrap,
 )
-
-PARTITION_TYPES: Mapping[str, str] = {
-    # UEFI 2.10, table 5.7; GRUB manual, "BIOS installation"; UAPI group, Discoverable Partitions
-    "c12a7328-f81f-11d2-ba4b-00a0c93ec93b": "EFI system",
-    "21686148-6449-6e6f-744e-656564454649": "BIOS boot",
-    "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f": "swap",
-    "0fc63daf-8483-4772-8e79-3d69d8477de4": "Linux data",
-    "4f68bce3-e8cd-4db1-96e7-fbcaf984b709": "root (x86-64)",
-    "933ac7e1-2eb4-4f13-b844-0e14e2aef915": "home",
-    "3b8f8425-20e0-4f3b-907f-1a25a76f98e8": "srv",
-    "4d21b016-b534-45c2-a9fb-5c16e091fd2d": "var",
-}
-"""What people call the partition types that we write, by GUID in lower case."""
+from installer.report.storage import (
+    details,
+    disks_text,
+    kept_partitions,
+    partition_table,
+    partition_words,
+)
 
 _EXITS: Mapping[ExitCode, str] = {
     ExitCode.ANSWERS: "the answer file or an argument",
@@ -122,7 +110,7 @@ def facts_text(facts: Facts, *, tools: Iterable[str] = ()) -> list[Line]:
         ),
         Line(),
         Line(f"DISKS ({len(facts.disks)})", "title"),
-        *_disks(facts.disks),
+        *disks_text(facts),
         Line(),
         Line(f"NETWORK INTERFACES ({len(facts.nics)})", "title"),
         *_nics(facts),
@@ -156,43 +144,6 @@ def facts_text(facts: Facts, *, tools: Iterable[str] = ()) -> list[Line]:
     missing = sorted(needed - set(facts.tools))
     lines += [Line(), Line("MISSING PROGRAMS", "title")]
     return lines + _lines(wrap(", ".join(missing) or "none", first="  "))
-
-
-def _disks(disks: Iterable[Disk]) -> Iterator[Line]:
-    disks = list(disks)
-    if not disks:
-        yield Line("  none: check cabling, controller mode and the kernel's drivers", "warning")
-        return
-    rows = table([("  " + disk.node, *_disk_words(disk)) for disk in disks], right=(1,))
-    for disk, row in zip(disks, rows, strict=True):
-        yield Line(row)
-        yield from _lines(labelled(_disk_rows(disk), indent="      "))
-
-
-def _disk_words(disk: Disk) -> tuple[str, str, str, str]:
-    """Size, transport, manner and model of a disk, for a table."""
-    words = ["rotating" if disk.rotational else "flash"]
-    words += ["removable"] if disk.removable else []
-    words += ["read-only"] if disk.read_only else []
-    return format_bytes(disk.size), disk.transport or "?", ", ".join(words), disk.model or "?"
-
-
-def _disk_rows(disk: Disk) -> Iterator[tuple[str, str]]:
-    yield "serial", disk.serial or "unknown"
-    yield "wwn", disk.wwn or ""
-    for index, name in enumerate(disk.by_id):
-        yield ("" if index else "by-id"), name
-    for index, name in enumerate(disk.by_path):
-        yield ("" if index else "by-path"), name
-    if (disk.logical_sector, disk.physical_sector) != (512, 512):
-        yield "sectors", f"{disk.logical_sector} bytes, {disk.physical_sector} physically"
-    yield "in use", "; ".join(disk.in_use) or "no"
-    held = [kind for kind in (disk.table, disk.filesystem) if kind]
-    yield "carries", ", ".join(held) or ("partitions" if disk.partitions else "nothing recognised")
-    for part in disk.partitions:
-        words = [part.node, format_bytes(part.size), part.filesystem or "nothing recognised"]
-        words += [f'"{part.label}"'] if part.label else []
-        yield "", "  ".join(words)
 
 
 def _nics(facts: Facts) -> Iterator[Line]:
@@ -269,20 +220,51 @@ def plan_summary(plan: Plan) -> list[Line]:
 
 
 def _doomed(plan: Plan) -> list[Line]:
-    if not plan.destroyed:
-        return [Line("Nothing will be destroyed.", "good")]
+    kept = list(kept_partitions(plan))
+    remade = [(disk, part) for disk, part, anew in kept if anew]
+    if not plan.destroyed and not remade:
+        return [Line("Nothing will be destroyed.", "good"), *_kept(plan)]
     body: list[str] = []
     nodes = {disk.stable_path: disk for disk in plan.chosen}
+    above: Step | None = None
     for step in plan.steps:
         if step.destroys is None:
             continue
-        body += ["", *wrap(step.destroys, first="  ", width=WIDTH - 4)]
+        # layers that lie on each other stand together
+        is_layer = isinstance(step, TearDown)
+        if not (is_layer and isinstance(above, TearDown)):
+            body.append("")
+        above = step
+        rest = "    " if is_layer else "  "
+        body += wrap(step.destroys, first="  ", rest=rest, width=WIDTH - 4)
         disk = nodes.get(step.device or "")
         if disk is not None:
             words = f"now {disk.node}" if disk.node != disk.stable_path else ""
             rows = [("", ", ".join(filter(None, [words, *_identity(disk)])))]
             body += labelled(rows, indent="    ", width=WIDTH - 4)
-    return framed("WILL BE DESTROYED", [*body, ""], "danger", corner="!", bar="!")
+    for disk, part in remade:
+        what = f"what partition {part.number} of {disk.stable_path} holds ({partition_words(part)})"
+        body += ["", *wrap(what, first="  ", width=WIDTH - 4)]
+    return [*framed("WILL BE DESTROYED", [*body, ""], "danger", corner="!", bar="!"), *_kept(plan)]
+
+
+def _kept(plan: Plan) -> list[Line]:
+    kept = [(disk, part) for disk, part, anew in kept_partitions(plan) if not anew]
+    if not kept:
+        return []
+    return [
+        Line(),
+        Line("KEPT", "title"),
+        *_lines(
+            text
+            for disk, part in kept
+            for text in wrap(
+                f"partition {part.number} of {disk.stable_path} ({partition_words(part)})",
+                first="  ",
+                rest="    ",
+            )
+        ),
+    ]
 
 
 def _identity(disk: Disk) -> list[str]:
@@ -325,26 +307,8 @@ def _step(step: Step) -> Iterator[Line]:
     rows = [("device", step.device or ""), ("destroys", step.destroys or ""), *_details(step)]
     rows.append(("again", step.again))
     yield from _lines(labelled(rows, indent=indent))
+    yield from _lines(partition_table(step, indent))
     match step:
-        case WriteTable(partitions=partitions):
-            yield from _lines(
-                table(
-                    [
-                        (f"{indent}no", "name", "type", "start", "size"),
-                        *(
-                            (
-                                f"{indent}{part.ref.number:2d}",
-                                part.name,
-                                PARTITION_TYPES.get(part.type_guid.lower(), part.type_guid),
-                                _exact(part.ref.start),
-                                format_bytes(part.ref.size),
-                            )
-                            for part in partitions
-                        ),
-                    ],
-                    right=(3, 4),
-                )
-            )
         case WriteFile(content=content):
             yield from (
                 Line(f"{indent}| {neutral(text)}".rstrip())
@@ -360,28 +324,6 @@ def _details(step: Step) -> Iterator[tuple[str, str]]:
             yield "sha256", step.sha256 or "unknown: whatever the server sends is believed"
             yield "system", step.toplevel or ""
             yield "retry", f"{format_seconds(step.retry_seconds)} without progress"
-        case WipeDisk():
-            yield (
-                "only if",
-                ", ".join(
-                    [
-                        f"it has {step.disk_size} bytes",
-                        *([f"serial {step.serial}"] if step.serial else []),
-                        *([f"wwn {step.wwn}"] if step.wwn else []),
-                        "nothing uses it",
-                    ]
-                ),
-            )
-        case WriteTable():
-            yield "table", f"GPT {step.disk_guid}, sectors of {step.logical_sector} bytes"
-        case MakeFilesystem():
-            yield "runs", f"{shlex.join(step.argv)} {_node(step.partition)}"
-            yield "uuid", step.uuid
-        case MountFilesystem():
-            yield "device", step.partition.disk
-            yield "options", ",".join(step.options)
-        case EnableSwap():
-            yield "device", step.partition.disk
         case RegisterStore():
             yield "runs", "nix-store --load-db, in the target"
         case SetProfile():
@@ -395,15 +337,7 @@ def _details(step: Step) -> Iterator[tuple[str, str]]:
         case WriteFile():
             yield "mode", f"{step.mode:04o}"
         case _:
-            pass
-
-
-def _node(partition: PartitionRef) -> str:
-    return f"PARTUUID={partition.partuuid}"
-
-
-def _exact(count: int) -> str:
-    return f"{count // MIB} MiB" if count % MIB == 0 else f"{count} B"
+            yield from details(step)
 
 
 def failure_text(

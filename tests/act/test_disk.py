@@ -1,48 +1,48 @@
-"""Disks for real: loop devices, libparted, mkfs."""
+"""Disks for real: loop devices, libparted, sfdisk."""
 
-import fcntl
 import json
 import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
+from lab.steps import ESP, GUID, gpt, row, run, signatures, wiped
 
 from installer.act import disk
+from installer.act.devices import node_of, partition_nodes
 from installer.act.run import Runner
-from installer.decide.layout import lay_out
-from installer.model.answers import Partition
 from installer.model.errors import InstallError
 from installer.model.facts import Disk
-from installer.model.filesystems import FILESYSTEMS
-from installer.model.plan import MakeFilesystem, PartitionRef, WipeDisk, WriteTable
+from installer.model.partition_types import MBR_ACTIVE
+from installer.model.storage_steps import WipeDisk, WriteTable
 from installer.model.units import GIB, MIB
 
 pytestmark = pytest.mark.loop
 
-GUID = "5b193300-fc78-40cd-8002-e86c45580b47"
-PARTITIONS = [
-    {"type": "esp", "size": "300 MiB"},
-    {"type": "bios-boot", "size": "1 MiB"},
-    {"type": "swap", "size": "10 %"},
-    {"mount": "/", "size": "rest"},
-]
+BOTH_SECTORS = pytest.mark.parametrize(
+    "loop_disk", [(2 * GIB, 512), (2 * GIB, 4096)], indirect=True, ids=["512", "4096"]
+)
 
 
-def _plan(node: Path, sector: int) -> WriteTable:
-    facts = Disk(str(node), 2 * GIB, logical_sector=sector)
-    laid, problems = lay_out(
-        facts, [Partition.model_validate(part) for part in PARTITIONS], "00" * 16, "disks[0]"
+def _plan(node: Path, sector: int = 512) -> WriteTable:
+    return gpt(
+        node,
+        row(node, 1, 1, 300, "ESP", type_id=ESP),
+        row(node, 2, 301, 1, "bios-boot", type_id="21686148-6449-6e6f-744e-656564454649"),
+        row(node, 3, 302, 200, "swap", attributes=(63,)),
+        row(node, 4, 502, 1500, "the root", attributes=(0, 2, 59)),
+        sector=sector,
     )
-    assert not problems
-    return WriteTable(str(node), GUID, sector, tuple(row.planned for row in laid))
 
 
 def _wipe(node: Path, size: int = 2 * GIB) -> None:
-    disk.wipe(WipeDisk(str(node), str(node), size, None, None, ""), Runner())
+    disk.wipe(wiped(node, size), Runner())
+
+
+def _sector(node: Path) -> int:
+    return int(run("blockdev", "--getss", node))
 
 
 def _sfdisk(node: Path) -> dict[str, object]:
@@ -53,13 +53,9 @@ def _sfdisk(node: Path) -> dict[str, object]:
     return table
 
 
-@pytest.mark.parametrize(
-    "loop_disk", [(2 * GIB, 512), (2 * GIB, 4096)], indirect=True, ids=["512", "4096"]
-)
-def test_table_is_as_planned_and_repeatable(
-    loop_disk: Path, request: pytest.FixtureRequest
-) -> None:
-    sector = 4096 if "4096" in request.node.name else 512
+@BOTH_SECTORS
+def test_table_is_as_planned_and_repeatable(loop_disk: Path) -> None:
+    sector = _sector(loop_disk)
     step = _plan(loop_disk, sector)
     for _ in range(2):
         _wipe(loop_disk)
@@ -70,38 +66,47 @@ def test_table_is_as_planned_and_repeatable(
         rows = table["partitions"]
         assert isinstance(rows, list)
         seen = [
-            (row["start"] * sector, row["size"] * sector, row["uuid"].lower(), row["type"].lower())
-            for row in rows
+            (r["start"] * sector, r["size"] * sector, r["uuid"].lower(), r["type"].lower())
+            for r in rows
         ]
-        planned = [(p.ref.start, p.ref.size, p.ref.partuuid, p.type_guid) for p in step.partitions]
+        planned = [(p.ref.start, p.ref.size, p.ref.partuuid, p.type_id) for p in step.partitions]
         assert seen == planned
-        assert [row["name"] for row in rows] == ["ESP", "bios-boot", "swap", "root"]
-        for row in step.partitions:
-            assert disk.partition_node(row.ref).is_block_device()
+        assert [r["name"] for r in rows] == ["ESP", "bios-boot", "swap", "the root"]
+        assert [r.get("attrs") for r in rows] == [
+            *(None, None, "GUID:63"),
+            "RequiredPartition LegacyBIOSBootable GUID:59",
+        ]
+        for part in step.partitions:
+            assert node_of(part.ref).is_block_device()
         with loop_disk.open("rb") as stream:
             assert stream.read(2) == b"\xcd\x18", "a BIOS would hang in the protective MBR"
 
 
-def test_filesystems_get_the_planned_uuid_and_label(loop_disk: Path) -> None:
-    _wipe(loop_disk)
-    step = _plan(loop_disk, 512)
-    disk.write_table(step, Runner())
-    root = step.partitions[3].ref
-    for filesystem in FILESYSTEMS.values():
-        # mkfs.btrfs refuses a UUID that it has seen on another file system
-        uuid = "1A2B-3C4D" if filesystem.name == "vfat" else str(uuid4())
-        argv = filesystem.make_argv(uuid, "nixos")
-        disk.make_filesystem(MakeFilesystem(root, filesystem.name, uuid, argv), Runner())
-        node = disk.partition_node(root)
-        seen = subprocess.run(
-            ["blkid", "--probe", "--output", "export", str(node)],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        assert f"\nUUID={uuid}\n" in f"\n{seen}"
-        assert f"\nTYPE={filesystem.name}\n" in f"\n{seen}"
-        assert "LABEL=nixos" in seen
+@BOTH_SECTORS
+def test_an_mbr_is_as_planned_and_repeatable(loop_disk: Path) -> None:
+    sector = _sector(loop_disk)
+    rows = (
+        replace(row(loop_disk, 1, 1, 300, type_id="83"), attributes=(MBR_ACTIVE,)),
+        row(loop_disk, 2, 301, 200, type_id="82"),
+        row(loop_disk, 3, 501, 1500, type_id="fd"),
+    )
+    step = WriteTable(str(loop_disk), "mbr", "1234abcd", sector, rows)
+    for _ in range(2):
+        _wipe(loop_disk)
+        disk.write_table(step, Runner())
+        table = _sfdisk(loop_disk)
+        assert (table["label"], table["id"]) == ("dos", "0x1234abcd")
+        seen: Any = table["partitions"]
+        assert [(r["start"] * sector, r["size"] * sector, r["type"]) for r in seen] == [
+            (r.ref.start, r.ref.size, r.type_id) for r in rows
+        ]
+        assert [r.get("bootable", False) for r in seen] == [True, False, False]
+        for part in rows:
+            assert node_of(part.ref).is_block_device()
+        with loop_disk.open("rb") as stream:
+            boot = stream.read(512)
+        assert boot[:2] == b"\xcd\x18"
+        assert boot[510:] == b"\x55\xaa"
 
 
 def test_a_disk_in_use_is_refused_and_untouched(loop_disk: Path, tmp_path: Path) -> None:
@@ -138,13 +143,13 @@ def test_another_disk_than_planned_is_refused(
 ) -> None:
     with loop_disk.open("r+b") as stream:
         stream.write(b"precious")
-    step = replace(WipeDisk(str(loop_disk), str(loop_disk), 2 * GIB, None, None, ""), **changes)
+    step = replace(wiped(loop_disk), **changes)
     with pytest.raises(InstallError) as caught:
         disk.wipe(step, Runner())
     assert str(caught.value) == (
         f"error[disk.changed]: {loop_disk} {text.format(node=loop_disk)}\n"
         f"  where: {loop_disk}\n"
-        "  try:   plan again; nothing was written"
+        "  try:   plan again; nothing was written to it"
     )
     with loop_disk.open("rb") as stream:
         assert stream.read(8) == b"precious"
@@ -169,56 +174,120 @@ def test_what_is_no_disk_is_refused(tmp_path: Path, name: str, text: str) -> Non
 
 
 def test_a_table_that_libparted_refuses_is_told(loop_disk: Path) -> None:
-    step = _plan(loop_disk, 512)
+    step = _plan(loop_disk)
     last = step.partitions[-1]
     beyond = replace(last, ref=replace(last.ref, size=4 * GIB))
     with pytest.raises(InstallError) as caught:
         disk.write_table(replace(step, partitions=(*step.partitions[:-1], beyond)), Runner())
-    assert str(caught.value).startswith(
-        "error[device.io]: libparted could not write the table, or the kernel did not take it: "
-    )
+    assert str(caught.value).startswith("error[device.io]: libparted could not write the table: ")
     assert f"  where: {loop_disk}\n  try:   look at the kernel's log" in str(caught.value)
 
 
-def test_a_partition_that_is_not_there_or_elsewhere_is_told(loop_disk: Path) -> None:
-    _wipe(loop_disk)
-    step = _plan(loop_disk, 512)
-    disk.write_table(step, Runner())
-    ref = step.partitions[3].ref
-    with pytest.raises(InstallError) as caught:
-        disk.partition_node(replace(ref, number=9))
-    assert str(caught.value) == (
-        f"error[device.timeout]: the kernel does not show partition 9 of {loop_disk}\n"
-        f"  where: {loop_disk}\n"
-        "  try:   look at the kernel's log (dmesg) and `lsblk`"
-    )
-    with pytest.raises(InstallError) as caught:
-        disk.partition_node(PartitionRef(ref.disk, ref.number, ref.partuuid, MIB, ref.size))
-    assert (
-        f"error[device.timeout]: partition 4 of {loop_disk} lies at {ref.start} with {ref.size} "
-        f"bytes, planned were {MIB} and {ref.size}\n"
-    ) in str(caught.value)
-    assert "try:   something else changed the table meanwhile; install again" in str(caught.value)
-
-
-def test_a_disk_that_somebody_keeps_locked_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "disk"
-    path.touch()
-    with path.open() as theirs, path.open() as ours:
-        fcntl.flock(theirs, fcntl.LOCK_SH)
+def test_a_partition_in_use_is_named(loop_disk: Path, tmp_path: Path) -> None:
+    disk.write_table(_plan(loop_disk), Runner())
+    root = node_of(_plan(loop_disk).partitions[3].ref)
+    run("mkfs.ext4", "-q", root)
+    where = tmp_path / "mounted"
+    where.mkdir()
+    run("mount", root, where)
+    try:
         with pytest.raises(InstallError) as caught:
-            disk._lock(ours.fileno(), path, seconds=0.2)
+            _wipe(loop_disk)
+    finally:
+        run("umount", where)
+    assert str(caught.value) == (
+        f"error[disk.in-use]: {loop_disk} is in use ({root} is mounted at {where})\n"
+        f"  where: {loop_disk}\n"
+        "  try:   see `lsblk` for what holds it; nothing was written to it"
+    )
+    run("fsck.ext4", "-fn", root)
+
+
+def test_old_partitions_are_forgotten(loop_disk: Path) -> None:
+    disk.write_table(_plan(loop_disk), Runner())
+    assert len(partition_nodes(loop_disk)) == 4
+    _wipe(loop_disk)
+    assert partition_nodes(loop_disk) == []
+
+
+def test_a_partition_that_a_program_looks_at_is_awaited(loop_disk: Path) -> None:
+    disk.write_table(_plan(loop_disk), Runner())
+    lines: list[str] = []
+    opened = os.open(partition_nodes(loop_disk)[0], os.O_RDONLY)
+
+    def heard(line: str) -> None:
+        lines.append(line)
+        os.close(opened)
+
+    disk.wipe(wiped(loop_disk), Runner(heard))
+    (line,) = lines
+    assert line.startswith(f"waiting for {loop_disk}: ")
+    assert partition_nodes(loop_disk) == []
+
+
+def test_a_blank_disk_may_be_wanted(loop_disk: Path) -> None:
+    disk.examine(wiped(loop_disk, blank=True))
+    disk.wipe(wiped(loop_disk, blank=True), Runner())
+
+
+@pytest.mark.parametrize("place", [0, 300, 5 * MIB, GIB, 2 * GIB - 2 * MIB, 2 * GIB - 1])
+def test_a_disk_that_is_not_blank_is_refused(loop_disk: Path, place: int) -> None:
+    with loop_disk.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(b"x")
+    for refuse in (disk.examine, lambda step: disk.wipe(step, Runner())):
+        with pytest.raises(InstallError) as caught:
+            refuse(wiped(loop_disk, blank=True))
         assert str(caught.value) == (
-            f"error[device.timeout]: another program kept {path} locked for 0.2 s\n"
-            f"  where: {path}\n"
-            "  try:   end that program; udev only locks a disk while it looks at it"
+            f"error[disk.carries-data]: {loop_disk} is not blank: there is something in the MiB "
+            f"at {place // MIB * MIB} bytes\n"
+            f"  where: {loop_disk}\n"
+            '  try:   look what it is; wipe = "force" destroys it; nothing was written to it'
         )
-        fcntl.flock(theirs, fcntl.LOCK_UN)
-        disk._lock(ours.fileno(), path, seconds=0.2)
+    with loop_disk.open("rb") as stream:
+        stream.seek(place)
+        assert stream.read(1) == b"x"
+
+
+def test_a_disk_that_will_be_released_is_examined_all_the_same(
+    loop_disk: Path, tmp_path: Path
+) -> None:
+    run("mkfs.ext4", "-q", loop_disk)
+    where = tmp_path / "mounted"
+    where.mkdir()
+    run("mount", loop_disk, where)
+    try:
+        with pytest.raises(InstallError, match="is in use"):
+            disk.examine(wiped(loop_disk))
+        disk.examine(wiped(loop_disk), {str(loop_disk)})
+        with pytest.raises(InstallError, match=r"the plan was made for 1\.00 GiB"):
+            disk.examine(wiped(loop_disk, GIB), {str(loop_disk)})
+    finally:
+        run("umount", where)
+    assert signatures(loop_disk) == ["ext4"]
+
+
+def test_a_finished_installation_is_marked_while_it_is_mounted(
+    loop_disk: Path, tmp_path: Path
+) -> None:
+    step = _plan(loop_disk)
+    disk.write_table(step, Runner())
+    root = node_of(step.partitions[3].ref)
+    run("mkfs.ext4", "-q", root)
+    before = _sfdisk(loop_disk)
+    run("mount", root, tmp_path)
+    try:
+        disk.mark(str(loop_disk), "99999999-fc78-40cd-8002-e86c45580b47", Runner())
+    finally:
+        run("umount", tmp_path)
+    after = _sfdisk(loop_disk)
+    assert after["id"] == "99999999-FC78-40CD-8002-E86C45580B47"
+    assert after["partitions"] == before["partitions"]
+    assert run("sfdisk", "--verify", loop_disk).startswith(f"{loop_disk}:\nNo errors detected.")
 
 
 def test_a_disarmed_disk_has_no_table(loop_disk: Path) -> None:
-    disk.write_table(_plan(loop_disk, 512), Runner())
+    disk.write_table(_plan(loop_disk), Runner())
     disk.disarm(Disk(str(loop_disk), 2 * GIB), Runner())
     with loop_disk.open("rb") as stream:
         assert stream.read(MIB) == bytes(MIB)
@@ -227,7 +296,7 @@ def test_a_disarmed_disk_has_no_table(loop_disk: Path) -> None:
 
 
 def test_only_the_planned_disk_is_disarmed(loop_disk: Path) -> None:
-    disk.write_table(_plan(loop_disk, 512), Runner())
+    disk.write_table(_plan(loop_disk), Runner())
     lines: list[str] = []
     disk.disarm(Disk(str(loop_disk), GIB), Runner(lines.append))
     (line,) = lines

@@ -5,25 +5,31 @@ import signal
 from pathlib import Path
 
 import pytest
+from lab.steps import edited, gpt, row, run, signatures, wiped
 
-from installer.act import engine
+from installer.act import disk, engine
+from installer.act.devices import node_of
 from installer.act.narrator import Narrator
-from installer.decide.layout import lay_out
-from installer.model.answers import Partition
+from installer.act.run import Runner
 from installer.model.errors import InstallError
 from installer.model.events import AnyEvent, Failed, Finished, Message, StepStarted
-from installer.model.facts import Disk
+from installer.model.facts import Disk, FoundPartition
 from installer.model.plan import (
     CheckPayload,
     InstallBootLoader,
     LeaveTarget,
-    MakeFilesystem,
-    MountFilesystem,
     Plan,
     RegisterStore,
     Step,
+)
+from installer.model.steps import PartitionRef, StackedRef
+from installer.model.storage import Tpm2
+from installer.model.storage_steps import (
+    FormatLuks,
+    MakeFilesystem,
+    MountFilesystem,
+    TearDown,
     WipeDisk,
-    WriteTable,
 )
 from installer.model.units import GIB, MIB
 
@@ -128,16 +134,13 @@ def test_a_log_that_cannot_be_kept_is_no_reason_to_fail(tmp_path: Path) -> None:
 @pytest.mark.loop
 def test_a_disk_is_not_left_bootable(loop_disk: Path, tmp_path: Path) -> None:
     found = Disk(str(loop_disk), 2 * GIB)
-    laid, _ = lay_out(
-        found, [Partition.model_validate({"size": "rest", "mount": "/"})], "0" * 32, ""
-    )
-    (ref,) = [row.planned.ref for row in laid]
+    root = row(loop_disk, 1, 1, 1500)
     uuid = "5b193300-fc78-40cd-8002-e86c45580b47"
     steps = (
-        WipeDisk(str(loop_disk), str(loop_disk), 2 * GIB, None, None, ""),
-        WriteTable(str(loop_disk), uuid, 512, tuple(row.planned for row in laid)),
-        MakeFilesystem(ref, "ext4", uuid, ("mkfs.ext4", "-q", "-U", uuid)),
-        MountFilesystem(ref, "ext4", "/", ()),
+        wiped(loop_disk),
+        gpt(loop_disk, root),
+        MakeFilesystem((root.ref,), "ext4", uuid, ("mkfs.ext4", "-q", "-U", uuid)),
+        MountFilesystem(root.ref, "ext4", "/", ()),
         InstallBootLoader("bios"),
     )
     events: list[AnyEvent] = []
@@ -159,3 +162,98 @@ def test_a_disk_is_not_left_bootable(loop_disk: Path, tmp_path: Path) -> None:
     assert Path("/proc/self/mounts").read_text() == mounts
     with loop_disk.open("rb") as stream:
         assert stream.read(MIB) == bytes(MIB)
+
+
+@pytest.mark.loop
+def test_a_disk_of_which_something_is_kept_keeps_its_table(loop_disk: Path, tmp_path: Path) -> None:
+    old = row(loop_disk, 1, 1, 100)
+    disk.write_table(gpt(loop_disk, old), Runner())
+    node = node_of(old.ref)
+    run("mkfs.ext4", "-q", node)
+    kept = FoundPartition(str(node), 1, old.ref.size, old.ref.start, old.ref.partuuid)
+    added = row(loop_disk, 2, 101, 300)
+    steps = (
+        edited(loop_disk, kept=[kept], added=[added]),
+        MakeFilesystem((added.ref,), "ext4", "u", ("mkfs.ext4", "-q")),
+        MountFilesystem(added.ref, "ext4", "/", ()),
+        InstallBootLoader("bios"),
+    )
+    with pytest.raises(InstallError, match="which is no system"):
+        engine.perform(
+            _plan(*steps, chosen=(Disk(str(loop_disk), 2 * GIB),)),
+            Narrator(lambda _: None),
+            target=tmp_path / "mnt",
+            logs=None,
+        )
+    assert signatures(node_of(old.ref)) == ["ext4"]
+    run("fsck.ext4", "-fn", node_of(old.ref))
+
+
+def _crypt(passphrase: str | None, tpm2: Tpm2 | None = None) -> FormatLuks:
+    return FormatLuks(
+        PartitionRef("/dev/nowhere", 1, "u", MIB, MIB),
+        StackedRef("/dev/mapper/x"),
+        "x",
+        ("cryptsetup", "luksFormat"),
+        passphrase,
+        tpm2,
+        None,
+        discard=False,
+    )
+
+
+@pytest.mark.loop
+@pytest.mark.parametrize(
+    ("later", "text"),
+    [
+        (
+            _crypt("/nowhere/passphrase"),
+            "error[secret.not-found]: the passphrase cannot be read from /nowhere/passphrase",
+        ),
+        (
+            _crypt(None, Tpm2()),
+            "error[tpm.missing]: x is to be unlocked by a TPM, and this machine shows none",
+        ),
+        (
+            WipeDisk("/dev/null", "/dev/null", MIB, None, None, ""),
+            "error[disk.changed]: /dev/null is no block device",
+        ),
+    ],
+)
+def test_nothing_is_destroyed_before_all_is_checked(
+    loop_disk: Path, tmp_path: Path, later: Step, text: str
+) -> None:
+    """Not even the first step is begun: what another one lacks is known before."""
+    run("mkfs.ext4", "-q", loop_disk)
+    where = tmp_path / "mounted"
+    where.mkdir()
+    run("mount", loop_disk, where)
+    try:
+        with pytest.raises(InstallError) as caught:
+            engine.perform(
+                _plan(
+                    TearDown(str(loop_disk), (str(where),), False, None), wiped(loop_disk), later
+                ),
+                Narrator(lambda _: None),
+                target=tmp_path / "mnt",
+                logs=None,
+            )
+    finally:
+        run("umount", where)
+    assert str(caught.value).startswith(text)
+    assert signatures(loop_disk) == ["ext4"]
+
+
+@pytest.mark.loop
+def test_what_was_in_use_is_wiped_after_it_was_let_go(loop_disk: Path, tmp_path: Path) -> None:
+    run("mkfs.ext4", "-q", loop_disk)
+    where = tmp_path / "mounted"
+    where.mkdir()
+    run("mount", loop_disk, where)
+    engine.perform(
+        _plan(TearDown(str(loop_disk), (str(where),), False, None), wiped(loop_disk)),
+        Narrator(lambda _: None),
+        target=tmp_path / "mnt",
+        logs=None,
+    )
+    assert signatures(loop_disk) == []

@@ -24,6 +24,7 @@ version = 1
 payload = { url = "http://192.0.2.1/system.tar.zst", unverified = true }
 [[disks]]
 match = { transport = "virtio" }
+wipe = "force"
 partitions = [ { size = "rest", mount = "/" } ]
 """
 

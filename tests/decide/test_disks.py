@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from installer.decide.disks import carries, choose, describe
-from installer.model.answers import Disk as WantedDisk
 from installer.model.facts import Disk, FoundPartition
-from installer.model.plan import MakeFilesystem, MountFilesystem, WipeDisk, WriteTable
+from installer.model.steps import PartitionRef
+from installer.model.storage import Disk as WantedDisk
+from installer.model.storage_steps import MakeFilesystem, MountFilesystem, WipeDisk, WriteTable
 from installer.model.units import GIB, MIB
 
 ROOT = [{"size": "rest", "mount": "/"}]
@@ -22,7 +23,7 @@ def _wanted(match: dict[str, Any], **more: Any) -> WantedDisk:
 
 
 def _reasons(match: dict[str, Any], found: Disk) -> list[str]:
-    _, rejected, _ = choose([_wanted(match)], [found])
+    _, rejected, _ = choose([_wanted(match)], machine(found))
     return [reason for other in rejected for reason in other.reasons]
 
 
@@ -53,8 +54,8 @@ SSD = Disk(
     ids=str,
 )
 def test_what_matches(match: dict[str, Any]) -> None:
-    chosen, rejected, problems = choose([_wanted(match)], [SSD])
-    assert (chosen, rejected, problems) == ([SSD], [], [])
+    chosen, rejected, problems = choose([_wanted(match)], machine(SSD))
+    assert (chosen, rejected, problems) == ([[SSD]], [], [])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,8 @@ def test_a_disk_in_use_is_refused() -> None:
         "error[disk.in-use]: what matches cannot be taken: /dev/vda 20.0 GiB virtio serial vda "
         "(it is in use: /dev/vda1 is mounted at /, it is in use: /dev/vda2 is swap)\n"
         "  where: answers.toml: disks[0].match\n"
-        "  try:   free the disk (unmount it, swapoff, stop what holds it) or match another one"
+        "  try:   free the disk (unmount it, swapoff, stop what holds it), or match another one; "
+        'in a boot environment of its own, wipe = "force" does that'
     )
 
 
@@ -139,6 +141,10 @@ def test_a_disk_in_use_is_refused() -> None:
     [
         ({"size": 0}, "it has no medium (size 0)"),
         ({"read_only": True}, "it is read-only"),
+        (
+            {"paths": ("/dev/sda", "/dev/sdb")},
+            "it is a multipath device, whose partitions cannot be made yet",
+        ),
         ({"removable": True}, 'it is removable (say transport = "usb" to take it)'),
     ],
 )
@@ -152,7 +158,7 @@ def test_what_cannot_be_written_is_never_taken(changes: dict[str, Any], reason: 
 
 
 def test_a_stick_is_taken_when_it_is_asked_for() -> None:
-    given = answers(disks=[{"match": {"transport": "usb"}, "partitions": ROOT}])
+    given = answers(disks=[{"match": {"transport": "usb"}, "wipe": "force", "partitions": ROOT}])
     made = plan(saved("sata-usb"), given)
     assert [chosen.node for chosen in made.chosen] == ["/dev/sdb"]
 
@@ -183,7 +189,7 @@ def test_what_a_disk_carries_is_told() -> None:
     assert carries(disk(filesystem="ext4")) == "ext4"
     assert carries(disk(table="dos")) == "dos"
     parts = (
-        FoundPartition("/dev/vda1", 1, 512 * MIB, "vfat", "EFI"),
+        FoundPartition("/dev/vda1", 1, 512 * MIB, filesystem="vfat", label="EFI"),
         FoundPartition("/dev/vda2", 2, GIB),
     )
     assert carries(disk(table="gpt", partitions=parts)) == (
@@ -215,9 +221,9 @@ def test_every_disk_is_chosen_or_has_a_reason(found: list[Disk], choice: str | N
         _wanted({"transport": "virtio"}, choose=choice),
         _wanted({"size": {"min": "1 GB"}}, choose=choice),
     ]
-    chosen, rejected, problems = choose(wanted, found)
-    taken = [one for one in chosen if one is not None]
-    assert len(problems) == chosen.count(None)
+    chosen, rejected, problems = choose(wanted, replace(machine(), disks=tuple(found)))
+    taken = [one for picked in chosen for one in picked]
+    assert len(problems) == chosen.count([])
     assert sorted(d.node for d in (*taken, *(r.disk for r in rejected))) == [d.node for d in found]
     assert all(other.reasons for other in rejected)
     for one in taken:
@@ -239,7 +245,9 @@ def test_only_chosen_disks_appear_in_a_step(found: list[Disk]) -> None:
                 assert node == "/dev/nvme0n1"
             case WriteTable(partitions=rows):
                 assert {row.ref.disk for row in rows} == {"/dev/disk/by-id/nvme-victim"}
-            case MakeFilesystem(partition=ref) | MountFilesystem(partition=ref):
+            case MakeFilesystem(devices=(PartitionRef() as ref,)):
+                assert ref.disk == "/dev/disk/by-id/nvme-victim"
+            case MountFilesystem(source=PartitionRef() as ref):
                 assert ref.disk == "/dev/disk/by-id/nvme-victim"
             case _:
                 pass

@@ -270,6 +270,7 @@ version = 1
 payload = { url = "http://192.0.2.1/system.tar.zst", unverified = true }
 [[disks]]
 match = { serial = "S61ANE0R501234" }
+wipe = "force"
 partitions = [ { size = "rest", mount = "/" } ]
 """
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from installer.model.answers import AnswerFile, Match, Partition
+from installer.model.answers import AnswerFile
+from installer.model.storage import Match, Partition
 
 ANSWERS: dict[str, Any] = {
     "version": 1,
@@ -47,7 +48,7 @@ def test_a_pattern_holds_to_the_very_end(label: str) -> None:
 
 def test_a_whole_answer_file() -> None:
     assert AnswerFile.model_validate(ANSWERS).disks[0].partitions[0].mount == "/"
-    with pytest.raises(ValidationError, match="two partitions are mounted at /boot"):
+    with pytest.raises(ValidationError, match="two file systems are mounted at /boot"):
         AnswerFile.model_validate(
             {
                 **ANSWERS,

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer.observe.disks import UdevProperties
+from installer.observe.blocks import UdevProperties
 
 _TREES = Path(__file__).parent / "trees"
 

@@ -94,14 +94,15 @@ def test_three_mistakes_in_json() -> None:
     assert _said(text, "rack.json") == dedent("""\
         error[answers.field]: `unverified` must be true or false, not 'yes'
           where: rack.json:3:36: payload.unverified
-        error[answers.field]: `size` is missing
-          where: rack.json:7:7: disks[0].partitions[1].size
+        error[answers.field]: say its size, or which partition to keep
+          where: rack.json:7:7: disks[0].partitions[1]
         error[answers.field]: unknown field `chose`; did you mean `choose`?
           where: rack.json:8:8: disks[0].chose""")
 
 
 _UNKNOWN_HERE = (
-    "known here: `version`, `payload`, `disks`, `system`, `network`, `boot`, `finish`, `report`"
+    "known here: `disks`, `raid`, `lvm`, `btrfs`, `zfs`, `tmpfs`, `swap-files`, `version`, "
+    "`payload`, `system`, `network`, `boot`, `finish`, `report`"
 )
 
 
@@ -154,7 +155,7 @@ _UNKNOWN_HERE = (
             '"/"',
             '"/data"',
             (
-                'error[answers.field]: exactly one partition must have mount = "/"\n'
+                'error[answers.field]: exactly one file system must have mount = "/"\n'
                 "  where: answers.toml"
             ),
         ),
@@ -187,13 +188,13 @@ def test_one_mistake(old: str, new: str, expected: str) -> None:
 
 def test_an_empty_file() -> None:
     assert _said("") == dedent("""\
+        error[answers.field]: `disks` is missing
+          where: answers.toml: disks
         error[answers.field]: `version` is missing
           where: answers.toml: version
           try:   version of this format: write version = 1
         error[answers.field]: `payload` is missing
-          where: answers.toml: payload
-        error[answers.field]: `disks` is missing
-          where: answers.toml: disks""")
+          where: answers.toml: payload""")
 
 
 @pytest.mark.parametrize(

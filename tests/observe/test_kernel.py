@@ -50,6 +50,22 @@ def test_the_last_value_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "dry", "mistakes"),
+    [
+        ("netinstall.dry-run=1", True, 0),
+        ("netinstall.dry_run", True, 0),
+        ("netinstall.dry-run=0", False, 0),
+        ("quiet", False, 0),
+        # not understood, and all the same no reason to erase disks
+        ("netinstall.dry-run=yes", True, 1),
+    ],
+)
+def test_dry_run(text: str, dry: bool, mistakes: int) -> None:
+    arguments, problems = parse(text)
+    assert (arguments.dry_run, len(problems)) == (dry, mistakes)
+
+
+@pytest.mark.parametrize(
     "value", ["01-52-54-00-12-34-56", "01:52:54:00:12:34:56", "52:54:00:12:34:56"]
 )
 def test_bootif(value: str) -> None:
@@ -60,9 +76,9 @@ def test_all_mistakes_are_said_together() -> None:
     arguments, problems = parse(
         "netinstall.anwsers=http://x/ netinstall.frobnicate=1 netinstall.on-failure=explode "
         "netinstall.failure-delay=1h netinstall.report=ftp://u:secret@x/ BOOTIF=01-zz "
-        "netinstall.answers ip=dhcp"
+        "netinstall.answers netinstall.dry-run=yes ip=dhcp"
     )
-    assert arguments == KernelArguments(ip="dhcp")
+    assert arguments == KernelArguments(dry_run=True, ip="dhcp")
     assert "\n".join(map(str, problems)) == (
         "error[arguments]: netinstall.anwsers: this name is not known\n"
         "  where: the kernel command line\n"
@@ -70,7 +86,7 @@ def test_all_mistakes_are_said_together() -> None:
         "error[arguments]: netinstall.frobnicate: this name is not known\n"
         "  where: the kernel command line\n"
         "  try:   known are netinstall.answers, netinstall.report, netinstall.on-failure, "
-        "netinstall.failure-delay, "
+        "netinstall.failure-delay, netinstall.dry-run, "
         + ", ".join(f"netinstall.{name}" for name in FOR_THE_INITRD)
         + "\n"
         "error[arguments]: netinstall.answers: it has no value\n"
@@ -85,6 +101,9 @@ def test_all_mistakes_are_said_together() -> None:
         "error[arguments]: netinstall.failure-delay: '1h' is no number of seconds\n"
         "  where: the kernel command line\n"
         "  try:   write a number from 0 to 86400\n"
+        "error[arguments]: netinstall.dry-run: 'yes' is neither 0 nor 1\n"
+        "  where: the kernel command line\n"
+        "  try:   write 1\n"
         "error[arguments]: BOOTIF: '01-zz' is no MAC address\n"
         "  where: the kernel command line\n"
         "  try:   write BOOTIF=01-aa-bb-cc-dd-ee-ff"

@@ -17,7 +17,13 @@ from installer.observe.machine import TOOLS, look, look_with_warnings
 CASES = Path(__file__).parent.parent / "cases"
 
 
-@pytest.mark.parametrize("name", ["nvme-server", "sata-usb", "virtio-vm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("nvme-server", "sata-usb", "virtio-vm"),
+        *("raid-lvm-server", "old-storage-server", "san-multipath", "live-stick"),
+    ],
+)
 def test_a_saved_tree_gives_the_saved_facts(name: str, tmp_path: Path) -> None:
     tree = unpack(name, tmp_path)
     expected = from_json(Facts, (CASES / name / "facts.json").read_text(), where=name)
@@ -45,42 +51,6 @@ def laptop(tmp_path: Path) -> dict[str, Disk]:
 
 def test_only_whole_disks_with_hardware_are_listed(laptop: dict[str, Disk]) -> None:
     assert list(laptop) == ["/dev/mmcblk0", *(f"/dev/sd{letter}" for letter in "abcdefgh")]
-
-
-@pytest.mark.parametrize(
-    ("node", "reasons"),
-    [
-        (
-            "/dev/sda",
-            (
-                "/dev/sda1 is mounted at /boot",
-                "/dev/dm-1 (vg-root) on /dev/dm-0 (sda2_crypt) is mounted at /",
-                "/dev/dm-2 (vg-swap) on /dev/dm-0 (sda2_crypt) is swapped to",
-            ),
-        ),
-        ("/dev/sdb", ("/dev/sdb1 is mounted at /media/anna/MY STICK",)),
-        ("/dev/sdc", ("/dev/sdc1 is mounted at /data",)),
-        ("/dev/sdd", ("/dev/sdd1 belongs to a mounted btrfs",)),
-        ("/dev/sde", ("/dev/md127 on /dev/sde is mounted at /srv",)),
-        ("/dev/sdf", ("/dev/md127 on /dev/sdf is mounted at /srv",)),
-        ("/dev/sdg", ("/dev/sdg2 is swapped to",)),
-        ("/dev/sdh", ()),
-    ],
-)
-def test_what_holds_a_disk(laptop: dict[str, Disk], node: str, reasons: tuple[str, ...]) -> None:
-    assert laptop[node].in_use == reasons
-
-
-def test_an_idle_holder_holds_a_disk_too(tmp_path: Path) -> None:
-    tree = unpack("running-laptop", tmp_path)
-    (tree.root / "proc/self/mountinfo").write_text("")
-    (tree.root / "proc/swaps").write_text("")
-    found = {disk.node: disk.in_use for disk in disks.look(tree.root, udev={})}
-    assert found["/dev/sda"] == (
-        "/dev/dm-0 (sda2_crypt) is held by /dev/dm-1 (vg-root)",
-        "/dev/dm-0 (sda2_crypt) is held by /dev/dm-2 (vg-swap)",
-    )
-    assert found["/dev/sde"] == ("/dev/sde is held by /dev/md127",)
 
 
 def test_sysfs_identifies_disks_without_udev(laptop: dict[str, Disk]) -> None:
@@ -185,6 +155,7 @@ def test_a_loop_device_counts_only_when_it_is_named(loop_disk: Path) -> None:
     assert str(loop_disk) not in [disk.node for disk in look().disks]
     (disk,) = [disk for disk in look(include=[str(loop_disk)]).disks if "loop" in disk.node]
     assert (disk.node, disk.size, disk.in_use) == (str(loop_disk), 2 * 1024**3, ())
+    assert str(loop_disk) not in [layer.node for layer in look(include=[str(loop_disk)]).layers]
 
 
 @pytest.mark.loop
@@ -204,10 +175,29 @@ def test_a_read_only_mount_is_noticed(loop_disk: Path, tmp_path: Path) -> None:
     subprocess.run(["mkfs.ext4", "-q", str(loop_disk)], check=True)
     subprocess.run(["mount", "-o", "ro", str(loop_disk), str(where)], check=True)
     try:
-        found = {disk.node: disk.in_use for disk in look(include=[str(loop_disk)]).disks}
+        found = {disk.node: disk for disk in look(include=[str(loop_disk)]).disks}
     finally:
         subprocess.run(["umount", str(where)], check=True)
-    assert found[str(loop_disk)] == (f"{loop_disk} is mounted at {where}",)
+    assert found[str(loop_disk)].mounts == (str(where),)
+    assert found[str(loop_disk)].in_use == ()
+
+
+@pytest.mark.loop
+def test_a_mount_out_of_sight_is_noticed(loop_disk: Path) -> None:
+    subprocess.run(["mkfs.ext4", "-q", str(loop_disk)], check=True)
+    hidden = "mount $0 /mnt && echo mounted && read _"
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", hidden, str(loop_disk)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as elsewhere:
+        assert elsewhere.stdout is not None
+        assert elsewhere.stdout.readline() == "mounted\n"
+        found = {disk.node: disk for disk in look(include=[str(loop_disk)]).disks}
+        elsewhere.communicate("\n", timeout=60)
+    assert found[str(loop_disk)].mounts == ()
+    assert found[str(loop_disk)].in_use == (f"the kernel or a program holds {loop_disk}",)
 
 
 _ASK_LIBUDEV = """

@@ -21,15 +21,17 @@ from installer.model.plan import (
     Flush,
     InstallBootLoader,
     LeaveTarget,
-    MakeFilesystem,
-    MountFilesystem,
-    PartitionRef,
     Plan,
-    PlannedPartition,
     RejectedDisk,
     UnpackPayload,
-    WipeDisk,
     WriteFile,
+)
+from installer.model.steps import PartitionRef
+from installer.model.storage_steps import (
+    MakeFilesystem,
+    MountFilesystem,
+    PlannedPartition,
+    WipeDisk,
     WriteTable,
 )
 from installer.model.units import GIB, MIB
@@ -48,8 +50,8 @@ SSD = Disk(
     transport="nvme",
     table="gpt",
     partitions=(
-        FoundPartition("/dev/nvme0n1p1", 1, 512 * MIB, "vfat", "EFI"),
-        FoundPartition("/dev/nvme0n1p2", 2, 465 * GIB, "ext4"),
+        FoundPartition("/dev/nvme0n1p1", 1, 512 * MIB, filesystem="vfat", label="EFI"),
+        FoundPartition("/dev/nvme0n1p2", 2, 465 * GIB, filesystem="ext4"),
     ),
 )
 STICK = Disk(
@@ -62,7 +64,7 @@ STICK = Disk(
     rotational=False,
     removable=True,
     filesystem="iso9660",
-    in_use=("mounted at /media",),
+    mounts=("/media",),
 )
 
 FACTS = Facts(
@@ -117,7 +119,7 @@ PLAN = Plan(
             (
                 "transport is usb, not nvme",
                 'it is removable (say transport = "usb" to take it)',
-                "it is in use: mounted at /media",
+                "it is in use: /dev/sda is mounted at /media",
             ),
         ),
     ),
@@ -133,6 +135,7 @@ PLAN = Plan(
         ),
         WriteTable(
             DISK_PATH,
+            "gpt",
             "d15c0000-0000-4000-8000-000000000000",
             512,
             (
@@ -140,9 +143,9 @@ PLAN = Plan(
                 PlannedPartition(ROOT, "root", "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"),
             ),
         ),
-        MakeFilesystem(ESP, "vfat", "ABCD-1234", ("mkfs.vfat", "-F", "32", "-i", "ABCD1234")),
+        MakeFilesystem((ESP,), "vfat", "ABCD-1234", ("mkfs.vfat", "-F", "32", "-i", "ABCD1234")),
         MakeFilesystem(
-            ROOT,
+            (ROOT,),
             "ext4",
             "f5000000-0000-4000-8000-000000000002",
             ("mkfs.ext4", "-q", "-U", "f5000000-0000-4000-8000-000000000002"),

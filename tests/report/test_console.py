@@ -59,7 +59,7 @@ NOT TOUCHED
   /dev/sda 28.9 GiB, SanDisk Ultra, usb, serial 4C530001230621117364
       because transport is usb, not nvme
       because it is removable (say transport = "usb" to take it)
-      because it is in use: mounted at /media
+      because it is in use: /dev/sda is mounted at /media
 
 WARNINGS
   * the lease names no search domain; example.org is used

@@ -5,11 +5,10 @@ import io
 import pytest
 from report_samples import FACTS, PLAN
 
-from installer.decide.layout import TYPE_GUIDS
 from installer.model.facts import Facts
 from installer.model.plan import Plan, WriteFile
 from installer.report.lines import as_text, ascii_only, neutral, show, wrap
-from installer.report.text import PARTITION_TYPES, facts_text, header_text, plan_text
+from installer.report.text import facts_text, header_text, plan_text
 
 
 def test_the_header_says_which_machine_this_is() -> None:
@@ -44,8 +43,8 @@ DISKS (2)
       by-path  pci-0000:01:00.0-nvme-1
       in use   no
       carries  gpt
-               /dev/nvme0n1p1  512 MiB  vfat  "EFI"
-               /dev/nvme0n1p2  465 GiB  ext4
+      /dev/nvme0n1p1  512 MiB  vfat  "EFI"
+      /dev/nvme0n1p2  465 GiB  ext4
   /dev/sda      28.9 GiB  usb   flash, removable  SanDisk Ultra
       serial   4C530001230621117364
       by-id    usb-SanDisk_Ultra_4C530001230621117364-0:0
@@ -72,7 +71,7 @@ PAYLOAD
   resuming  the server can continue a broken download
 
 MISSING PROGRAMS
-  mkfs.btrfs, mkfs.xfs, wipefs
+  mkfs.bcachefs, mkfs.btrfs, mkfs.f2fs, mkfs.xfs, wipefs
 """
     )
 
@@ -102,7 +101,7 @@ NOT TOUCHED
   /dev/sda 28.9 GiB, SanDisk Ultra, usb, serial 4C530001230621117364
       because transport is usb, not nvme
       because it is removable (say transport = "usb" to take it)
-      because it is in use: mounted at /media
+      because it is in use: /dev/sda is mounted at /media
 
 WARNINGS
   * the lease names no search domain; example.org is used
@@ -156,10 +155,6 @@ def test_a_plan_without_other_disks_or_destruction_says_so() -> None:
     text = as_text(plan_text(Plan(1, "bios", (), (), ())))
     assert text.startswith("Nothing will be destroyed.\n")
     assert "(there is no other disk)" in text
-
-
-def test_every_partition_type_that_is_decided_has_a_name_for_people() -> None:
-    assert set(TYPE_GUIDS.values()) == set(PARTITION_TYPES)
 
 
 def test_nothing_is_coloured_where_there_is_no_terminal() -> None:

@@ -33,6 +33,7 @@ _POSIX = b"ustar\x0000"
 _GNU = b"ustar  \0"
 _NUMBER = re.compile(rb" *([0-7]*)[ \0]*")
 _RECORD = re.compile(rb"([1-9][0-9]{0,8}) ([^=\n\0 ][^=\n\0]*)=")
+_SPARSE_PATH = re.compile(rb"(?:^|/)GNUSparseFile\.[0-9]{1,10}/")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 
 _PAX_KEYS = re.compile(
@@ -255,12 +256,13 @@ def _member(
 
 
 def _sparse_name(name: bytes, flag: bytes, extended: dict[bytes, bytes], start: int) -> bytes:
-    # with "path" or "size" beside them, programs differ in which of two they believe
+    # With "size" beside them, programs differ in which of two they believe. GNU tar writes "path"
+    # for a name that is not ASCII, and believes GNU.sparse.name (src/xheader.c: path_decoder).
     if (
         flag not in (b"0", b"\0")
         or (extended.get(b"GNU.sparse.major"), extended.get(b"GNU.sparse.minor")) != (b"1", b"0")
         or b"GNU.sparse.name" not in extended
-        or b"path" in extended
+        or not _SPARSE_PATH.search(extended.get(b"path", b"GNUSparseFile.0/"))
         or b"size" in extended
     ):
         raise _broken(

@@ -87,7 +87,9 @@ class Vetting:
         if before is not None and before != kind:
             raise _odd(member, f"comes a second time: first as {before}, now as {kind}")
         self._made[key] = kind
-        self._count(member, name)
+        # a payload of ours names every folder twice: first to make it, last for its attributes
+        if not before == kind == "directory":
+            self._count(member, name)
         return name
 
     def too_large(self) -> InstallError | None:

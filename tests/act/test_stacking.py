@@ -1,0 +1,119 @@
+"""What cannot be stacked on this kernel, by its command lines; for real in vm-tests.
+
+ZFS is on no kernel that tests run on: `Heard` stands for its programs, and shows what they would be
+told.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab.steps import gpt, row
+
+from installer.act import disk
+from installer.act.devices import node_of
+from installer.act.narrator import Narrator
+from installer.act.run import Runner
+from installer.act.stack import Stack
+from installer.act.target import Target
+from installer.model.errors import InstallError
+from installer.model.steps import StackedRef
+from installer.model.storage_steps import CreatePool, CreateVolume, MountFilesystem
+
+
+@dataclass(frozen=True)
+class Heard(Runner):
+    """Does nothing, and remembers what it was told to do."""
+
+    commands: list[str] = field(default_factory=list)
+
+    def run(self, argv: Sequence[str], **_: Any) -> str:
+        self.commands.append(" ".join(argv))
+        return ""
+
+
+def _stack(root: Path, runner: Runner) -> Stack:
+    return Stack(Target(root, runner), runner, Narrator(lambda _: None))
+
+
+@pytest.mark.loop
+def test_a_zfs_pool(loop_disk: Path, tmp_path: Path) -> None:
+    rows = (row(loop_disk, 1, 1, 100), row(loop_disk, 2, 101, 100))
+    disk.write_table(gpt(loop_disk, *rows), Runner())
+    one, two = (node_of(part.ref) for part in rows)
+    runner = Heard()
+    stack = _stack(tmp_path, runner)
+    datasets = {
+        "root/home": {"mountpoint": "legacy"},
+        "root": {"mountpoint": "legacy", "compression": "zstd"},
+    }
+    argv = ("zpool", "create", "-f", "-o", "ashift=12", "tank")
+    step = CreatePool("tank", tuple(part.ref for part in rows), "mirror", argv, datasets)
+    stack.create_pool(step)
+    stack.target.mount(MountFilesystem("tank/root", "zfs", "/", ()))
+    stack.target.leave(lambda _: None)
+    assert runner.commands == [
+        f"zpool create -f -o ashift=12 tank mirror {one} {two}",
+        "zfs create -p -o mountpoint=legacy -o compression=zstd tank/root",
+        "zfs create -p -o mountpoint=legacy tank/root/home",
+        f"mount -t zfs tank/root {tmp_path}",
+        f"umount --recursive {tmp_path}",
+        "zpool export tank",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fill", "words"),
+    [
+        ("linear", False, "--size 1048576b --wipesignatures y --zero y"),
+        ("linear", True, "--extents 100%FREE --wipesignatures y --zero y"),
+        ("thin-pool", True, "--extents 100%FREE --type thin-pool"),
+        ("thin-pool", False, "--size 1048576b --type thin-pool"),
+    ],
+)
+def test_lvm_sees_its_members_only(tmp_path: Path, kind: Any, *, fill: bool, words: str) -> None:
+    runner = Heard()
+    stack = _stack(tmp_path, runner)
+    stack.groups["vg0"] = (Path("/dev/sda1"), Path("/dev/mapper/crypt"))
+    volume = CreateVolume(
+        volume=StackedRef("/dev/null"),
+        group="vg0",
+        name="root",
+        size=1 << 20,
+        fill=fill,
+        type=kind,
+        pool=None,
+    )
+    if kind == "thin-pool":
+        stack.create_volume(volume)
+    else:
+        # the node is another thing, which nobody makes here
+        with pytest.raises(InstallError, match="did not appear"):
+            stack.create_volume(volume, seconds=0.1)
+    (command,) = runner.commands
+    assert command.startswith("lvcreate --devices /dev/sda1,/dev/mapper/crypt --config backup{")
+    assert command.endswith(f" --yes --name root {words} vg0")
+
+
+def test_recovery_keys_are_for_root_only(tmp_path: Path) -> None:
+    stack = _stack(tmp_path, Runner())
+    stack.recovery_keys["/var/lib/netinstall/recovery-crypt"] = "abcd-efgh"
+    assert "abcd" not in repr(stack)
+    stack.keep_recovery_keys()
+    path = tmp_path / "var/lib/netinstall/recovery-crypt"
+    assert path.read_text() == "abcd-efgh\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert stack.recovery_keys == {}
+
+
+def test_a_recovery_key_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "root/var/lib").mkdir(parents=True)
+    (tmp_path / "root/var/lib/netinstall").symlink_to(tmp_path)
+    stack = _stack(tmp_path / "root", Runner())
+    stack.recovery_keys["/var/lib/netinstall/recovery-crypt"] = "abcd-efgh"
+    with pytest.raises(InstallError, match="is a symbolic link in the payload"):
+        stack.keep_recovery_keys()
+    assert not (tmp_path / "recovery-crypt").exists()
