@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lab.bench import Bench
 from lab.boot_server import BootServer
@@ -25,11 +26,24 @@ class Agent:
 
         What it wrote to disks is in their images then.
         """
+        said, code = self._type(command, deadline_s)
+        return prose(said), code
+
+    def script(self, text: str, deadline_s: float) -> tuple[str, int]:
+        """Run a script of sh; return what it said, as it is, and its exit code.
+
+        The kernel says nothing more on the console from then on.
+        """
+        url = self.server.web.publish("/script", text)
+        fetch = f"dmesg -n 1; wget -q -O /run/script {url} && sh /run/script"
+        return self._type(fetch, deadline_s)
+
+    def _type(self, command: str, deadline_s: float) -> tuple[str, int]:
         console = self.machine.console
         # the echo of what is typed must not be mistaken for the answer
         console.send_line(f"echo BE''GIN; {command}; code=$?; sync; echo EN''D $code")
         found = console.expect(r"(?s)^BEGIN\n(.*?)^END (\d+)$", deadline_s)
-        return prose(found[1]), int(found[2])
+        return found[1], int(found[2])
 
     def install(self, answers: str, deadline_s: float = 90) -> tuple[str, int]:
         """Publish an answer file and install with it."""
@@ -37,9 +51,12 @@ class Agent:
         return self.run(f"netinstall install {url}", deadline_s)
 
 
-def in_failure_shell(bench: Bench, vm: Vm) -> Agent:
-    """Boot a machine over HTTP that finds no answer file, and wait for its shell."""
-    server = BootServer(bench.web)
+def in_failure_shell(bench: Bench, vm: Vm, payload: Path | None = None) -> Agent:
+    """Boot a machine over HTTP that finds no answer file, and wait for its shell.
+
+    `payload` is published in place of the sample system.
+    """
+    server = BootServer(bench.web) if payload is None else BootServer(bench.web, payload=payload)
     machine = bench.boot(replace(vm, nics=(Nic(UserNetwork(bootfile=server.ipxe())),)))
     machine.console.expect("INSTALLATION FAILED", 180)
     machine.console.expect_prompt(PROMPT, 60)

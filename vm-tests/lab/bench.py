@@ -13,6 +13,7 @@ from lab import disk
 from lab.http import HttpServer
 from lab.network import Namespace, Network, UserNetwork
 from lab.nfs import NfsServer
+from lab.router import Router
 from lab.vm import Disk, Machine, Vm
 
 
@@ -32,9 +33,9 @@ class Bench:
         """An HTTP server on the host's loopback, for machines on a UserNetwork."""
         return self.web_on(UserNetwork())
 
-    def web_on(self, network: Network) -> HttpServer:
-        """An HTTP server on another network."""
-        server = self._stack.enter_context(HttpServer(network))
+    def web_on(self, network: Network, port: int = 0) -> HttpServer:
+        """An HTTP server on another network; port 0 takes a free one."""
+        server = self._stack.enter_context(HttpServer(network, port=port))
         self.servers.append(server)
         return server
 
@@ -45,6 +46,10 @@ class Bench:
     def namespace(self) -> Namespace:
         """A network namespace with a bridge; its DHCP server is started by `dhcp`."""
         return self._stack.enter_context(Namespace(self.folder))
+
+    def router(self, network: Namespace, *, dhcp: bool) -> Router:
+        """A router on a Namespace's network; see there."""
+        return self._stack.enter_context(Router(network, self.folder, dhcp=dhcp))
 
     def disk(self, size: str = "4G", *, canary: bool = False, **seen_as: Any) -> Disk:
         """A new blank disk; `seen_as` are Disk's fields (bus, sector, serial, …)."""

@@ -65,8 +65,10 @@ def create(image: Path, size: str, *, canary: bool = False) -> Path:
     return image
 
 
-def fingerprint(image: Path) -> str:
+def fingerprint(image: Path, partition: Partition | None = None) -> str:
     """A hash of the content: equal exactly for images of equal bytes, however sparse they are.
+
+    With `partition`, which begins at a whole MiB, of that part only.
 
     It is a sha256 over the size and over the offset and bytes of each MiB that is not all zeros,
     which spares reading the holes.
@@ -75,13 +77,14 @@ def fingerprint(image: Path) -> str:
     zeros = bytes(_MIB)
     with image.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        total.update(f"{size}\n".encode())
-        offset = 0
-        while (offset := _next_data(file.fileno(), offset, size)) < size:
+        start, end = (partition.start, partition.start + partition.size) if partition else (0, size)
+        total.update(f"{end - start}\n".encode())
+        offset = start
+        while (offset := _next_data(file.fileno(), offset, size)) < end:
             offset -= offset % _MIB
-            block = os.pread(file.fileno(), _MIB, offset)
+            block = os.pread(file.fileno(), min(_MIB, end - offset), offset)
             if block != zeros[: len(block)]:
-                total.update(f"{offset} {len(block)}\n".encode() + block)
+                total.update(f"{offset - start} {len(block)}\n".encode() + block)
             offset += len(block)
     return total.hexdigest()
 

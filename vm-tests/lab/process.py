@@ -63,6 +63,11 @@ class Server:
             self.stop()
             raise
 
+    def terminate(self, deadline_s: float) -> int | None:
+        """Ask it to end (SIGTERM); return its exit status, None if it still runs after that."""
+        self._process.terminate()
+        return wait(self._process, deadline_s)
+
     def stop(self) -> None:
         """Kill it; its log is complete afterwards. May be called again."""
         if self._process.returncode is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from lab.console import Console
@@ -15,9 +16,9 @@ END = "NETINSTALL-SAMPLE-END"
 _KERNEL_LINE = re.compile(r"^\[ *\d+\.\d{6}\] .*\n", re.MULTILINE)
 
 
-def wait(console: Console, deadline_s: float) -> dict[str, Any]:
+def wait(console: Console, deadline_s: float, fail_on: Sequence[str] = ()) -> dict[str, Any]:
     """The report of a system that is booting. Raises ConsoleError, and ValueError for bad JSON."""
-    found = console.expect(rf"(?s){BEGIN}\n(.*?){END}", deadline_s)
+    found = console.expect(rf"(?s){BEGIN}\n(.*?){END}", deadline_s, fail_on)
     return parse(found[1])
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from lab import cache, process
 
 SOURCE = Path(__file__).resolve().parents[1] / "sample-system"
 
 
-def tarball() -> Path:
-    """system.tar.zst, built once for each state of vm-tests/sample-system. Needs root."""
+def tarball(variant: Literal["default", "storage"] = "default") -> Path:
+    """system.tar.zst, built once for each state of vm-tests/sample-system. Needs root.
+
+    `storage` is the one that can live on arrays, LUKS, volume groups and several firmwares.
+    """
 
     def build(output: Path) -> None:
-        argv = [str(SOURCE / "build"), "--output", str(output)]
+        argv = [str(SOURCE / "build"), "--output", str(output), "--variant", variant]
         process.run([*argv, "--cache", str(cache.folder("sample-packages"))], 1200)
 
-    return cache.build("sample", [SOURCE], build) / "system.tar.zst"
+    name = "sample" if variant == "default" else f"sample-{variant}"
+    return cache.build(name, [SOURCE, variant], build) / "system.tar.zst"

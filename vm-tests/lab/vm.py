@@ -114,6 +114,10 @@ class Vm:
         """The same machine after its owner took the network out of the boot order."""
         return replace(self, boot=("disk",))
 
+    def without(self, disk: Disk) -> Vm:
+        """The same machine with one of its disks pulled out."""
+        return replace(self, disks=tuple(one for one in self.disks if one != disk))
+
 
 @dataclass(frozen=True)
 class Wiring:
@@ -224,6 +228,9 @@ def _disk(vm: Vm, disk: Disk, number: int) -> list[str]:
         # the order of the entries that lie on a disk (OvmfPkg, QemuBootOrderLib). Its HTTP boot
         # has no switch of its own.
         common["bootindex"] = number
+    if vm.firmware == "uefi" and vm.boot == ("network", "disk"):
+        # As soon as one device has an index, OVMF connects no others: GRUB would see no disk.
+        common["bootindex"] = len(vm.nics) + number
     sizes = {"logical_block_size": disk.sector, "physical_block_size": disk.sector}
     serial = {"serial": disk.serial}
     identity = {**serial, "wwn": disk.wwn, **_rotation(disk)}

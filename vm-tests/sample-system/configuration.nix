@@ -1,10 +1,13 @@
-# The machine's configuration.  Netinstall adds networking.nix and, on a machine
-# with a BIOS, boot-device.nix, which names the disk for GRUB.
+# The machine's configuration.  Netinstall adds networking.nix; where the storage needs it,
+# storage.nix; where GRUB boots, boot-device.nix, which names its disks; and with several ESPs,
+# boot-mirror.nix.
 { lib, ... }:
 let
   written = builtins.filter builtins.pathExists [
     ./networking.nix
     ./boot-device.nix
+    ./boot-mirror.nix
+    ./storage.nix
   ];
 in
 {

@@ -10,12 +10,22 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from installer.decide.planner import decide
+from installer.model.codec import from_json
+from installer.model.config import Config
+from installer.model.facts import Disk, Facts, Firmware
+from installer.model.plan import WriteFile
+from installer.model.units import GIB
+from installer.observe.answers import load
+
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 
 pytestmark = pytest.mark.skipif(
     shutil.which("nix-instantiate") is None, reason="needs nix-instantiate (Debian: nix-bin)"
@@ -51,7 +61,8 @@ def evaluate(tmp_path: Path) -> Evaluate:
     channel = tmp_path / "channel"
     shutil.copytree(HERE / "nixpkgs", channel)
     names = (
-        "base-initrd busybox efibootmgr grub kernel kmod nix programs systemd-boot udev util-linux"
+        "base-initrd busybox coreutils efibootmgr grub kernel kmod nix programs storage-tools "
+        "systemd-boot udev util-linux"
     )
     packages = [f'{name} = "/nix/store/0-{name}";' for name in names.split()]
     (channel / "packages.nix").write_text("{ " + " ".join(packages) + " }")
@@ -60,10 +71,13 @@ def evaluate(tmp_path: Path) -> Evaluate:
     shutil.copy(HERE / "configuration.nix", nixos)
     (nixos / "hardware-configuration.nix").write_text(HARDWARE)
 
-    def run(networking: str, attribute: str, *, boot_device: str = "") -> Any:
-        (nixos / "networking.nix").write_text(networking)
-        if boot_device:
-            (nixos / "boot-device.nix").write_text(boot_device)
+    def run(networking: str, attribute: str, **others: str) -> Any:
+        texts = {"networking": networking, **others}
+        for module in ("networking", "boot_device", "boot_mirror", "storage"):
+            path = nixos / f"{module.replace('_', '-')}.nix"
+            path.unlink(missing_ok=True)
+            if module in texts:
+                path.write_text(texts[module])
         argv = [
             *("nix-instantiate", "--eval", "--strict", "--json", "--store", "dummy://"),
             *("--arg", "configuration", str(nixos / "configuration.nix")),
@@ -147,7 +161,10 @@ def test_the_boot_loader_is_systemd_boot_unless_a_disk_for_grub_is_named(
     bios = evaluate(
         "{ }", attribute, boot_device='{ boot.loader.grub.device = "/dev/disk/by-id/ata-1"; }'
     )
-    assert (bios["BOOT_LOADER"], bios["GRUB_DEVICES"]) == ("grub", "/dev/disk/by-id/ata-1")
+    assert (bios["BOOT_LOADER"], bios["GRUB_BOOTS"]) == (
+        "grub",
+        "/boot /boot /dev/disk/by-id/ata-1",
+    )
 
 
 def test_definitions_are_merged_as_in_nixos(evaluate: Evaluate) -> None:
@@ -162,6 +179,104 @@ def test_definitions_are_merged_as_in_nixos(evaluate: Evaluate) -> None:
     assert evaluate(text, "config.networking.hostName") == "strong"
     assert evaluate(text, "config.networking.domain") == "example.org"
     assert evaluate(text, "config.networking.search") == ["one", "three", "two"]
+
+
+def written_for(example: str, disks: int, firmware: Firmware = "uefi") -> dict[str, str]:
+    """The modules that a plan of examples/ writes, for a machine with blank disks."""
+    answers = load((ROOT / "examples" / f"{example}.toml").read_text(), example)
+    serials = [str(answers.disks[0].match.serial or n) for n in range(disks)]
+    facts = from_json(
+        Facts, (ROOT / "tests/cases/virtio-vm/facts.json").read_text(), where="virtio-vm"
+    )
+    tools = "mdadm cryptsetup systemd-cryptenroll lvm thin_check btrfs mkfs.btrfs mkfs.xfs mkswap"
+    facts = replace(
+        facts,
+        firmware=firmware,
+        disks=tuple(
+            Disk(f"/dev/vd{'abc'[n]}", 20 * GIB, serial=one, by_id=(one,), transport="virtio")
+            for n, one in enumerate(serials)
+        ),
+        tools={**facts.tools, **dict.fromkeys(tools.split(), "/usr/bin/x")},
+    )
+    steps = decide(facts, Config(answers, example)).steps
+    files = {step.path: step.content for step in steps if isinstance(step, WriteFile)}
+    return {
+        path.rpartition("/")[2].removesuffix(".nix").replace("-", "_"): text
+        for path, text in files.items()
+    }
+
+
+# what nixos-generate-config finds on a machine with two
+ESPS = """{ fileSystems = {
+  "/boot" = { device = "/dev/disk/by-uuid/A"; fsType = "vfat"; options = [ "fmask=0077" ]; };
+  "/boot-2" = { device = "/dev/disk/by-uuid/B"; fsType = "vfat"; };
+}; }"""
+INITRD = "config.boot.initrd"
+LOADER = "config.system.boot.loader.environment"
+
+
+def evaluated(evaluate: Evaluate, written: dict[str, str], attribute: str) -> Any:
+    others = {name: text for name, text in written.items() if name != "networking"}
+    return evaluate(ESPS, attribute, **others)
+
+
+def test_a_mirror_is_assembled_and_its_esps_are_kept_the_same(evaluate: Evaluate) -> None:
+    written = written_for("raid1-mirrored-esp", 2)
+    assert evaluated(evaluate, written, f"{INITRD}.tools") == ["mdadm"]
+    conf = evaluated(evaluate, written, f'{INITRD}.files."mdadm.conf"')
+    assert re.match(r"ARRAY /dev/md/root UUID=[0-9a-f:]{35}\nMAILADDR root\n", conf)
+    commands = evaluated(evaluate, written, "config.boot.loader.systemd-boot.extraInstallCommands")
+    assert commands.endswith("/bin/cp --recursive --no-preserve=mode,ownership /boot/. /boot-2/\n")
+    assert evaluated(evaluate, written, LOADER)["BOOT_LOADER"] == "systemd-boot"
+
+    bios = evaluated(evaluate, written_for("raid1-mirrored-esp", 2, "bios"), LOADER)
+    assert bios["BOOT_LOADER"] == "grub"
+    assert re.fullmatch(r"/boot /boot /dev/disk/by-id/\S+ /dev/disk/by-id/\S+", bios["GRUB_BOOTS"])
+
+
+def test_luks_is_unlocked_by_uuid_and_the_tpm_is_asked(evaluate: Evaluate) -> None:
+    written = written_for("luks-tpm2", 1)
+    assert evaluated(evaluate, written, f"{INITRD}.tools") == ["cryptsetup", "tpm2"]
+    luks = evaluated(evaluate, written, f"{INITRD}.files.luks")
+    assert re.fullmatch(r"root /dev/disk/by-uuid/[0-9a-f-]{36}\n", luks)
+    swap = evaluated(evaluate, written, etc("sample/swap"))
+    assert re.fullmatch(
+        r"random /dev/disk/by-partuuid/(\S+) dev-disk-by-partuuid-\1 "
+        r"aes-xts-plain64 /dev/urandom\n",
+        swap,
+    )
+    trusting = evaluated(evaluate, written_for("lvm-on-luks", 1), f"{INITRD}.files.luks")
+    assert trusting.endswith(" --allow-discards\n")
+
+
+def test_thin_volumes_bring_lvm_and_their_check(evaluate: Evaluate) -> None:
+    written = written_for("lvm-thin", 1)
+    assert evaluated(evaluate, written, f"{INITRD}.tools") == ["lvm2", "thin"]
+    linear = '{ boot.initrd.kernelModules = [ "dm-snapshot" ]; }'
+    assert evaluate(linear, f"{INITRD}.tools") == ["lvm2"]
+
+
+def test_a_simple_system_has_no_tools_in_its_initrd(evaluate: Evaluate) -> None:
+    assert evaluate("{ }", f"{INITRD}.tools") == []
+
+
+def test_options_of_mounts_are_joined(evaluate: Evaluate) -> None:
+    storage = written_for("btrfs-two-disks", 2)["storage"]
+    found = f"""{{ imports = [ ({ESPS}) ]; fileSystems."/home" = {{
+      device = "/dev/vdb2"; fsType = "btrfs"; options = [ "subvol=@home" ]; }}; }}"""
+    lines = evaluate(found, etc("fstab"), storage=storage).splitlines()
+    (uuid,) = {line.split()[0] for line in lines if " /home " in line or " /nix " in line}
+    assert uuid.startswith("/dev/disk/by-uuid/")
+    assert f"{uuid} /home btrfs subvol=@home,compress=zstd 0 2" in lines
+    assert f"{uuid} /nix ext4 compress=zstd,noatime 0 2" in lines
+    assert "/dev/disk/by-uuid/A /boot vfat fmask=0077,nofail 0 2" in lines
+
+
+def test_grub_for_both_firmwares(evaluate: Evaluate) -> None:
+    loader = evaluated(evaluate, written_for("hybrid-boot", 1), LOADER)
+    assert loader["BOOT_LOADER"] == "grub"
+    assert (loader["GRUB_EFI"], loader["GRUB_EFI_REMOVABLE"]) == ("1", "1")
+    assert loader["EFI_VARIABLES"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -201,6 +316,38 @@ def test_definitions_are_merged_as_in_nixos(evaluate: Evaluate) -> None:
         (
             "{ boot.loader.systemd-boot.enable = false; }",
             "You must set the option ‘boot.loader.grub.devices’",
+        ),
+        (
+            '{ boot.initrd.luks.devices.root.devcie = "/dev/x"; }',
+            "The option `boot.initrd.luks.devices.root.devcie' does not exist.",
+        ),
+        (
+            '{ boot.initrd.luks.devices.root.crypttabExtraOpts = "tpm2-device=auto"; }',
+            "option `boot.initrd.luks.devices.root.crypttabExtraOpts' is not of type `list of",
+        ),
+        ('{ boot.swraid.enable = "yes"; }', "`boot.swraid.enable' is not of type `boolean'"),
+        ("{ boot.swraid.mdadmConf = [ ]; }", "option `boot.swraid.mdadmConf' is not of type"),
+        ("{ services.lvm.thin.enable = true; }", "The option `services.lvm.thin' does not exist."),
+        ('{ networking.hostId = "8e9"; }', "option `networking.hostId' is not of type"),
+        (
+            '{ swapDevices = [ { device = "/swapfile"; size = "1 GiB"; } ]; }',
+            "`swapDevices.[1].size' is not of type `null or signed integer'",
+        ),
+        (
+            """{ swapDevices = [ { device = "/dev/disk/by-uuid/7-9";
+              randomEncryption.enable = true; } ]; }""",
+            'You cannot use swap device "/dev/disk/by-uuid/7-9" with randomEncryption enabled.',
+        ),
+        (
+            """{ lib, ... }: { boot.loader.systemd-boot.enable = false;
+              boot.loader.grub = { device = "/dev/x"; efiInstallAsRemovable = true;
+              efiSupport = true; }; }""",
+            "then turn off boot.loader.efi.canTouchEfiVariables",
+        ),
+        (
+            """{ boot.loader.systemd-boot.enable = false; boot.loader.grub = { device = "/dev/x";
+              mirroredBoots = [ { path = "/b"; devices = [ "/dev/x" ]; } ]; }; }""",
+            "You cannot have duplicated devices in mirroredBoots",
         ),
         (
             '{ imports = [ { networking.hostName = "a"; } ]; networking.hostName = "b"; }',

@@ -26,7 +26,12 @@ let
 
   writeText = name: text: runCommand name { inherit text; } ''printf '%s' "$text" > $out'';
 in
-packages
+lib.genAttrs [ "coreutils" "storage-tools" ] (
+  name: throw "This payload has no ${name}: build the sample system with --variant storage."
+)
+// packages
 // {
   inherit lib runCommand writeText;
+  # Not nixpkgs's: whether the payload can assemble arrays, LUKS and volume groups.
+  hasStorage = packages ? storage-tools;
 }

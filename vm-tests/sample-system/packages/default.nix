@@ -1,10 +1,14 @@
 # The sample system's packages: store paths made of the files of Debian packages.
 #
-#   nix-build packages -A channel --arg debs /directory/with/the/.deb/files
+#   nix-build packages -A channel --arg debs /directory/with/the/.deb/files [--arg storage true]
 #
 # Used on the build machine only.  What is built here reaches the target through
 # the tarball; in the target, ../nixpkgs finds it under the names in packages.nix.
-{ debs }:
+{
+  debs,
+  # The variant that can live on arrays, LUKS and volume groups, and boot by either firmware.
+  storage ? false,
+}:
 let
   system = "x86_64-linux";
 
@@ -25,9 +29,15 @@ let
       throw "${toString debs} holds ${toString (builtins.length found)} files named ${prefix}*, wanted one";
   deb = name: debWith "${name}.deb" "${name}_";
 
-  listed = builtins.filter (line: builtins.isString line && builtins.match "[a-z0-9].*" line != null) (
-    builtins.split "\n" (builtins.readFile ./debian-packages.txt)
-  );
+  optional = condition: value: if condition then [ value ] else [ ];
+  namesIn =
+    file:
+    builtins.filter (line: builtins.isString line && builtins.match "[a-z0-9].*" line != null) (
+      builtins.split "\n" (builtins.readFile file)
+    );
+  listed =
+    namesIn ./debian-packages.txt
+    ++ builtins.concatMap namesIn (optional storage ./debian-packages-storage.txt);
   libraryDebs = map deb (builtins.filter (name: builtins.match "lib.*|zlib1g" name != null) listed ++ [ "nix-bin" ]);
 
   preamble = ''
@@ -71,22 +81,36 @@ let
   # One loader and one set of libraries for every dynamic program below.
   libraries = run "debian-libraries" ''
     ${unpack (libraryDebs ++ map deb programDebs)}
-    gather=$PWD/unpacked/usr/lib/x86_64-linux-gnu:$PWD/unpacked/lib/x86_64-linux-gnu:$PWD/unpacked/usr/lib/nix
-    loader=$PWD/unpacked/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2
+    ${libraryFunctions}
     mkdir $out/lib
     cp -L $loader $out/lib/
     # Nix loads this one by name.
     cp -L unpacked/lib/x86_64-linux-gnu/libnss_dns.so.2 $out/lib/
-    for program in ${builtins.concatStringsSep " " (map (p: "unpacked${p}") programFiles)}; do
-      $loader --inhibit-cache --library-path $gather --list $program > needed
-      if grep 'not found' needed; then
-        echo "$program lacks these libraries: add their packages to debian-packages.txt" >&2
-        exit 1
-      fi
-      sed -n "s,^.* => \($PWD/unpacked/[^ ]*\) .*,\1,p" needed
-    done | sort -u | while read -r library; do
-      cp -L $library $out/lib/
+    for file in ${toString (if storage then tpmFiles else [ ])}; do
+      cp -L unpacked$file $out/lib/
     done
+    libraries_of ${toString programFiles} > found
+    while read -r library; do
+      cp -L $library $out/lib/
+    done < found
+  '';
+
+  # Shell functions: libraries_of FILE... prints the libraries in unpacked/ that programs need.
+  libraryFunctions = ''
+    at=unpacked/usr/lib/x86_64-linux-gnu:unpacked/lib/x86_64-linux-gnu
+    gather=$at:unpacked/usr/lib/nix:unpacked/usr/lib/x86_64-linux-gnu/systemd
+    loader=$PWD/unpacked/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2
+    libraries_of() {
+      for program in "$@"; do
+        $loader --inhibit-cache --library-path $gather --list unpacked$program > needed
+        # what is found by an absolute path is this machine's
+        if grep -e 'not found' -e '=> /' needed | grep -v $loader >&2; then
+          echo "$program lacks these libraries: add their packages to debian-packages*.txt" >&2
+          exit 1
+        fi
+        sed -n "s,^.* => \(unpacked/[^ ]*\) .*,\1,p" needed
+      done | sort -u
+    }
   '';
 
   programDebs = [
@@ -96,7 +120,8 @@ let
     "kmod"
     "udev"
     "util-linux"
-  ];
+  ]
+  ++ (if storage then storageDebs else [ ]);
   programFiles = [
     "/usr/bin/nix"
     "/bin/efibootmgr"
@@ -105,6 +130,35 @@ let
     "/bin/udevadm"
     "/bin/kmod"
     "/sbin/blkid"
+  ]
+  ++ (if storage then storageFiles ++ tpmFiles else [ ]);
+
+  storageDebs = [
+    "btrfs-progs"
+    "coreutils"
+    "cryptsetup-bin"
+    "lvm2"
+    "mdadm"
+    "systemd"
+    "thin-provisioning-tools"
+  ];
+  storageFiles = [
+    "/bin/btrfs"
+    "/bin/cp"
+    "/sbin/cryptsetup"
+    "/sbin/lvm"
+    "/sbin/mdadm"
+    "/usr/sbin/pdata_tools"
+  ];
+  # cryptsetup loads the first by its place, and that the others by name.
+  tpmFiles = [
+    "/usr/lib/x86_64-linux-gnu/cryptsetup/libcryptsetup-token-systemd-tpm2.so"
+  ]
+  ++ map (name: "/usr/lib/x86_64-linux-gnu/libtss2-${name}.so.0") [
+    "esys"
+    "mu"
+    "rc"
+    "tcti-device"
   ];
 
   # Shell code: install unpacked/FILE so that it starts as NAME with the loader above,
@@ -143,10 +197,72 @@ let
       (deb "grub2-common")
       (deb "grub-pc-bin")
     ]}
+    ${unpack (optional storage (deb "grub-efi-amd64-bin"))}
     ${wrap "/usr/sbin/grub-install" "grub-install"}
     ${wrap "/usr/sbin/grub-probe" "grub-probe"}
     mkdir -p $out/lib/grub
     cp -r unpacked/usr/lib/grub/i386-pc $out/lib/grub/
+    if [ -d unpacked/usr/lib/grub/x86_64-efi ]; then
+      cp -r unpacked/usr/lib/grub/x86_64-efi $out/lib/grub/
+      # ready images with everything in them, which grub-install does not use
+      rm -rf $out/lib/grub/x86_64-efi/monolithic
+    fi
+  '';
+
+  # For the running system, grub-install's questions, and initrds: initrd/NAME lists "FILE PLACE"
+  # for what nixpkgs/nixos/modules/storage.nix may choose, with loader and libraries where they
+  # are found without being told.
+  storage-tools = run "storage-tools" ''
+    ${unpack (libraryDebs ++ map deb ([ "util-linux" ] ++ storageDebs))}
+    ${libraryFunctions}
+    ${wrap "/bin/btrfs" "btrfs"}
+    ${wrap "/sbin/cryptsetup" "cryptsetup"}
+    ${wrap "/sbin/mdadm" "mdadm"}
+    ${builtins.concatStringsSep "\n" (
+      map (wrap "/sbin/lvm") [
+        "lvm"
+        "lvs"
+        "pvs"
+        "vgchange"
+        "vgs"
+      ]
+    )}
+    ${wrap "/usr/sbin/pdata_tools" "thin_check"}
+
+    mkdir $out/initrd
+    lib=/lib/x86_64-linux-gnu
+    part() { # NAME FILE PLACE
+      {
+        echo ${libraries}/lib/ld-linux-x86-64.so.2 lib64/ld-linux-x86-64.so.2
+        libraries_of $2 | while read -r library; do
+          name=$(basename $library)
+          echo ${libraries}/lib/$name lib/x86_64-linux-gnu/$name
+        done
+        if [ -e $out/libexec/$(basename $2) ]; then
+          echo $out/libexec/$(basename $2) $3
+        else
+          echo ${libraries}/lib/$(basename $2) $3
+        fi
+      } >> $out/initrd/$1
+    }
+    part btrfs /bin/btrfs bin/btrfs
+    part cryptsetup /sbin/cryptsetup bin/cryptsetup
+    # glibc loads it when a thread ends
+    part cryptsetup $lib/libgcc_s.so.1 lib/x86_64-linux-gnu/libgcc_s.so.1
+    part lvm2 /sbin/lvm bin/lvm
+    part mdadm /sbin/mdadm bin/mdadm
+    cp -L unpacked/sbin/blkid $out/libexec/
+    part mdadm /sbin/blkid bin/blkid
+    part thin /usr/sbin/pdata_tools bin/thin_check
+    for file in ${toString tpmFiles}; do
+      # Debian's cryptsetup looks below /lib, which is /usr/lib there
+      part tpm2 $file ''${file#/usr/}
+    done
+  '';
+
+  coreutils = run "coreutils" ''
+    ${unpack [ (deb "coreutils") ]}
+    ${wrap "/bin/cp" "cp"}
   '';
 
   efibootmgr = run "efibootmgr-17" ''
@@ -192,7 +308,8 @@ let
     all=unpacked/lib/modules/$version
     mine=$out/lib/modules/$version
     mkdir -p $mine
-    sed 's/#.*//' ${./kernel-modules.txt} | tr -s ' ' '\n' | sed '/^$/d' > wanted
+    cat ${./kernel-modules.txt} ${toString (optional storage ./kernel-modules-storage.txt)} |
+      sed 's/#.*//' | tr -s ' ' '\n' | sed '/^$/d' > wanted
     # Each wanted module with all that modules.dep says it needs.
     awk '
       NR == FNR { wanted[$1] = 1; next }
@@ -246,6 +363,7 @@ let
       -e 's,@kernel@,${kernel},g' \
       -e 's,@kmod@,${kmod},g' \
       -e 's,@nix@,${nix},g' \
+      -e 's,@storage-tools@,${if storage then storage-tools else "/var/empty"},g' \
       -e 's,@systemd-boot@,${systemd-boot},g' \
       -e 's,@udev@,${udev},g' \
       -e 's,@util-linux@,${util-linux},g' \
@@ -268,7 +386,8 @@ let
       udev
       util-linux
       ;
-  };
+  }
+  // (if storage then { inherit coreutils storage-tools; } else { });
 
   # nixpkgs as the target's channel has it: our stand-in plus the packages' addresses.
   channel = run "nixos-channel" ''

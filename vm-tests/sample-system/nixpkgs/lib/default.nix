@@ -45,6 +45,7 @@ let
       head
       length
       ;
+    inherit (builtins) all any;
     concatMap = builtins.concatMap;
     flatten = list: builtins.concatLists (map (x: if builtins.isList x then x else [ x ]) list);
     optional = condition: element: if condition then [ element ] else [ ];
@@ -52,9 +53,10 @@ let
     unique = builtins.foldl' (seen: x: if builtins.elem x seen then seen else seen ++ [ x ]) [ ];
   };
 
-  strings = {
+  strings = rec {
     inherit (builtins) concatStringsSep replaceStrings;
     concatMapStringsSep = separator: f: list: concatStringsSep separator (map f list);
+    concatMapStrings = concatMapStringsSep "";
     concatLines = lines: concatStringsSep "" (map (line: "${line}\n") lines);
     hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
     optionalString = condition: text: if condition then text else "";

@@ -14,7 +14,11 @@ in
       initrd = {
         includeDefaultModules = ignored;
         supportedFilesystems = ignored;
-        systemd = ignored;
+        # stage 1 here is a shell script; it asks the TPM all the same
+        systemd.enable = mkOption {
+          type = types.bool;
+          default = true;
+        };
       };
       kernelPackages = ignored;
       supportedFilesystems = ignored;
@@ -35,7 +39,10 @@ in
       dhcpcd = ignored;
       enableIPv6 = ignored;
       firewall = ignored;
-      hostId = ignored;
+      hostId = mkOption {
+        type = types.nullOr (types.strMatching "[0-9a-fA-F]{8}");
+        default = null;
+      };
       timeServers = ignored;
       usePredictableInterfaceNames = ignored;
     };

@@ -2,14 +2,34 @@
 {
   config,
   lib,
+  pkgs,
   ...
 }:
 let
   inherit (lib) mkOption types;
   cfg = config.boot.loader;
-  grubDevices = lib.unique (
-    lib.optional (cfg.grub.device != "") cfg.grub.device ++ cfg.grub.devices
+  mirroredBoot = {
+    options = {
+      path = mkOption { type = types.str; };
+      efiSysMountPoint = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+      };
+      devices = mkOption { type = types.listOf types.str; };
+    };
+  };
+  realDevices = builtins.filter (device: device != "nodev") (
+    lib.concatMap (boot: boot.devices) cfg.grub.mirroredBoots
   );
+  bootLine =
+    boot:
+    lib.concatStringsSep " " (
+      [
+        boot.path
+        (if boot.efiSysMountPoint == null then boot.path else boot.efiSysMountPoint)
+      ]
+      ++ boot.devices
+    );
 in
 {
   options.boot.loader = {
@@ -40,6 +60,18 @@ in
         type = types.listOf types.str;
         default = [ ];
       };
+      mirroredBoots = mkOption {
+        type = types.listOf (types.submodule mirroredBoot);
+        default = [ ];
+      };
+      efiSupport = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      efiInstallAsRemovable = mkOption {
+        type = types.bool;
+        default = false;
+      };
       useOSProber = mkOption {
         type = types.bool;
         default = false;
@@ -54,6 +86,10 @@ in
         type = types.nullOr types.int;
         default = null;
       };
+      extraInstallCommands = mkOption {
+        type = types.lines;
+        default = "";
+      };
     };
     # Not NixOS's: decide when installing.  For a system that is built before
     # anybody knows the machine's firmware.
@@ -64,14 +100,40 @@ in
   };
 
   config = {
-    boot.loader.grub.enable = lib.mkIf cfg.systemd-boot.enable (lib.mkDefault false);
+    boot.loader.grub = {
+      enable = lib.mkIf cfg.systemd-boot.enable (lib.mkDefault false);
+      devices = lib.mkIf (cfg.grub.device != "") [ cfg.grub.device ];
+      mirroredBoots = lib.mkIf (cfg.grub.devices != [ ]) [
+        {
+          path = "/boot";
+          inherit (cfg.grub) devices;
+          inherit (cfg.efi) efiSysMountPoint;
+        }
+      ];
+    };
 
     assertions = [
       {
-        assertion = !cfg.grub.enable || cfg.byFirmware || grubDevices != [ ];
+        assertion = !cfg.grub.enable || cfg.byFirmware || cfg.grub.mirroredBoots != [ ];
         message =
           "You must set the option ‘boot.loader.grub.devices’ or "
           + "'boot.loader.grub.mirroredBoots' to make the system bootable.";
+      }
+      {
+        assertion = cfg.grub.efiSupport || lib.unique realDevices == realDevices;
+        message = "You cannot have duplicated devices in mirroredBoots";
+      }
+      {
+        assertion = !cfg.grub.efiInstallAsRemovable || cfg.grub.efiSupport;
+        message =
+          "If you wish to to use boot.loader.grub.efiInstallAsRemovable, "
+          + "then turn on boot.loader.grub.efiSupport";
+      }
+      {
+        assertion = !cfg.grub.efiInstallAsRemovable || !cfg.efi.canTouchEfiVariables;
+        message =
+          "If you wish to to use boot.loader.grub.efiInstallAsRemovable, "
+          + "then turn off boot.loader.efi.canTouchEfiVariables";
       }
       {
         assertion = !(cfg.grub.enable && cfg.systemd-boot.enable);
@@ -93,7 +155,14 @@ in
       BOOT_TIMEOUT = toString (if cfg.timeout == null then -1 else cfg.timeout);
       EFI_MOUNT_POINT = cfg.efi.efiSysMountPoint;
       EFI_VARIABLES = if cfg.efi.canTouchEfiVariables then "1" else "0";
-      GRUB_DEVICES = lib.concatStringsSep " " grubDevices;
+      BOOT_EXTRA_COMMANDS =
+        let
+          commands = cfg.systemd-boot.extraInstallCommands;
+        in
+        lib.optionalString (commands != "") "${pkgs.writeText "extra-install-commands" commands}";
+      GRUB_BOOTS = lib.concatStringsSep "\n" (map bootLine cfg.grub.mirroredBoots);
+      GRUB_EFI = if cfg.grub.efiSupport then "1" else "0";
+      GRUB_EFI_REMOVABLE = if cfg.grub.efiInstallAsRemovable then "1" else "0";
     };
   };
 }

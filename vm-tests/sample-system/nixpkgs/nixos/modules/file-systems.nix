@@ -63,6 +63,27 @@ let
       };
     };
 
+  randomEncryption = {
+    options = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      cipher = mkOption {
+        type = types.str;
+        default = "aes-xts-plain64";
+      };
+      source = mkOption {
+        type = types.str;
+        default = "/dev/urandom";
+      };
+      allowDiscards = mkOption {
+        type = types.bool;
+        default = false;
+      };
+    };
+  };
+
   swapDevice = {
     options = {
       device = mkOption {
@@ -72,6 +93,15 @@ let
       label = mkOption {
         type = types.nullOr types.str;
         default = null;
+      };
+      # MiB, of a file that is made if it is not there
+      size = mkOption {
+        type = types.nullOr types.int;
+        default = null;
+      };
+      randomEncryption = mkOption {
+        type = types.coercedTo types.bool (enable: { inherit enable; }) (types.submodule randomEncryption);
+        default = false;
       };
       priority = mkOption {
         type = types.nullOr types.int;
@@ -107,10 +137,11 @@ let
       "0"
       (if fs.mountPoint == "/" && !fs.noCheck then "1" else if fs.noCheck then "0" else "2")
     ];
+  mappedName = swap: builtins.replaceStrings [ "/" ] [ "-" ] (builtins.substring 1 999 swap.device);
   swapLine =
     swap:
     lib.concatStringsSep " " [
-      (escape (deviceOf swap))
+      (if swap.randomEncryption.enable then "/dev/mapper/${mappedName swap}" else escape (deviceOf swap))
       "none"
       "swap"
       (lib.concatStringsSep "," (
@@ -123,6 +154,23 @@ let
       "0"
       "0"
     ];
+
+  # For programs/start: what must be made before it is swapped to.
+  swapToMake =
+    swap:
+    lib.optional (swap.size != null) "file ${swap.device} ${toString swap.size}"
+    ++ lib.optional swap.randomEncryption.enable (
+      lib.concatStringsSep " " (
+        [
+          "random"
+          swap.device
+          (mappedName swap)
+          swap.randomEncryption.cipher
+          swap.randomEncryption.source
+        ]
+        ++ lib.optional swap.randomEncryption.allowDiscards "--allow-discards"
+      )
+    );
 
   # "/" sorts before "/nix" sorts before "/nix/store".
   ordered = builtins.sort (a: b: a.mountPoint < b.mountPoint) (builtins.attrValues config.fileSystems);
@@ -155,7 +203,16 @@ in
       ++ map (swap: {
         assertion = swap.device != null || swap.label != null;
         message = "An element of ‘swapDevices’ has neither a device nor a label.";
+      }) config.swapDevices
+      ++ map (swap: {
+        # as in NixOS: with a new key each time, UUID and label are gone
+        assertion =
+          !swap.randomEncryption.enable
+          || swap.device != null && builtins.match "/dev/disk/by-(uuid|label)/.*" swap.device == null;
+        message = "You cannot use swap device \"${toString swap.device}\" with randomEncryption enabled.";
       }) config.swapDevices;
+
+    environment.etc."sample/swap".text = lib.concatLines (lib.concatMap swapToMake config.swapDevices);
 
     environment.etc."fstab".text = lib.concatLines (map line ordered ++ map swapLine config.swapDevices);
 

@@ -5,5 +5,6 @@
   ./file-systems.nix
   ./networking.nix
   ./stage-1.nix
+  ./storage.nix
   ./top-level.nix
 ]

@@ -1,5 +1,5 @@
 # boot.initrd and boot.kernel*: the initrd is one small archive of this
-# configuration's settings in front of the prebuilt one with the modules.
+# configuration's settings and the programs it needs in front of the prebuilt one with the modules.
 {
   config,
   lib,
@@ -63,15 +63,27 @@ in
           modules = lib.concatLines (
             lib.unique (config.boot.initrd.kernelModules ++ config.boot.initrd.availableKernelModules)
           );
+          tools = map (name: "${pkgs.storage-tools}/initrd/${name}") config.boot.initrd.tools;
         }
         ''
           mkdir -p $out root/etc
           cd root
           printf '%s' "$fstab" > etc/fstab
           printf '%s' "$modules" > etc/modules
+          ${lib.concatLines (
+            lib.mapAttrsToList (name: text: ''
+              mkdir -p etc/${dirOf name}
+              cp ${pkgs.writeText "stage-1-${baseNameOf name}" text} etc/${name}
+            '') config.boot.initrd.files
+          )}
+          cat $tools /dev/null | sort -u > ../tools
+          while read -r file place; do
+            mkdir -p $(dirname $place)
+            cp -L $file $place
+          done < ../tools
           find . | sort > ../list
           xargs touch -h -d @1 < ../list
-          cpio -o -H newc -R 0:0 --renumber-inodes --ignore-devno < ../list > $out/initrd
+          cpio -o -H newc -R 0:0 --renumber-inodes --ignore-devno < ../list | gzip -1 > $out/initrd
           cat ${pkgs.base-initrd}/initrd >> $out/initrd
         '';
   };

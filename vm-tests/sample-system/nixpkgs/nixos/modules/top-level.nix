@@ -16,7 +16,8 @@ let
 
   systemPath = pkgs.runCommand "system-path" { } ''
     mkdir -p $out/bin
-    for file in ${pkgs.busybox}/bin/* ${pkgs.nix}/bin/* ${pkgs.grub}/bin/* ${pkgs.efibootmgr}/bin/* \
+    for file in ${pkgs.busybox}/bin/* ${lib.optionalString pkgs.hasStorage "${pkgs.storage-tools}/bin/*"} \
+      ${pkgs.nix}/bin/* ${pkgs.grub}/bin/* ${pkgs.efibootmgr}/bin/* \
       ${pkgs.util-linux}/bin/* ${pkgs.kmod}/bin/* ${pkgs.udev}/bin/* ${pkgs.programs}/bin/nixos-*; do
       ln -sfn $file $out/bin/
     done
