@@ -93,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("answers", metavar="ANSWERS", type=Path)
 
     schema = verb("schema", _schema, "print the JSON Schema of the answer file")
-    schema.add_argument("--site", action="store_true", help="of the site file instead")
+    which = schema.add_mutually_exclusive_group()
+    which.add_argument("--site", action="store_true", help="of the site file instead")
+    which.add_argument("--manifest", action="store_true", help="of a payload's manifest instead")
     verb("init", _init, "be the init of the boot environment (PID 1)")
 
     image = verbs.add_parser("image", help="the boot environment")
@@ -106,7 +108,24 @@ def _parser() -> argparse.ArgumentParser:
 
     add_arguments(build)
 
-    boot = verbs.add_parser("boot", help="the boot server's side")
+    payload = verbs.add_parser("payload", help="systems to install: pack, verify, show")
+    actions = payload.add_subparsers(required=True, metavar="ACTION")
+    functions = {"pack": _payload_pack, "verify": _payload_verify, "show": _payload_show}
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        added.set_defaults(verb=functions[name])
+        return added
+
+    from installer.pack import verbs as packing  # noqa: PLC0415
+
+    packing.add_arguments(action)
+
+    _boot_verbs(verbs.add_parser("boot", help="the boot server's side"))
+    return parser
+
+
+def _boot_verbs(boot: argparse.ArgumentParser) -> None:
     actions = boot.add_subparsers(required=True, metavar="ACTION")
     render = actions.add_parser("render", help="write a site file as a server's configuration")
     render.set_defaults(verb=_boot_render)
@@ -119,10 +138,64 @@ def _parser() -> argparse.ArgumentParser:
         help="ipxe, netbootxyz, grub, dnsmasq, dhcpd, kea, exports, ganesha, pixiecore or kexec",
     )
     render.add_argument("--output", type=Path, required=True, metavar="DIR")
+    tree = actions.add_parser("kexec", help="make what a running Linux starts the installer with")
+    tree.set_defaults(verb=_boot_kexec)
+    tree.add_argument("site", metavar="SITE", type=Path)
+    tree.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="or FILE.tar, for copying"
+    )
+    tree.add_argument(
+        "--host",
+        metavar="NAME",
+        help="host name, MAC or UUID of a host of the site file: its answer file, image and "
+        "arguments, and only on that machine",
+    )
+    nested = actions.add_parser("from-iso", help="boot a NixOS ISO's own system from the network")
+    nested.set_defaults(verb=_boot_from_iso)
+    nested.add_argument("iso", metavar="ISO", type=Path)
+    nested.add_argument("--output", type=Path, required=True, metavar="DIR")
+    nested.add_argument(
+        "--argument",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="a kernel argument beside those of the ISO; may be repeated",
+    )
+    overlay = actions.add_parser("apkovl", help="write the overlay that starts it from Alpine")
+    overlay.set_defaults(verb=_boot_apkovl)
+    overlay.add_argument("--output", type=Path, required=True, metavar="DIR")
     lint = actions.add_parser("check", help="look for what a machine would stumble over")
     lint.set_defaults(verb=_boot_check)
     lint.add_argument("site", metavar="SITE", type=Path)
-    return parser
+    loader = actions.add_parser("loader", help="make GRUB for UEFI with a site's grub.cfg in it")
+    loader.set_defaults(verb=_boot_loader)
+    loader.add_argument("site", metavar="SITE", type=Path)
+    loader.add_argument("--output", type=Path, required=True, metavar="FILE.efi|DIR")
+    server = actions.add_parser("serve", help="be the boot server of a lab or a small site")
+    server.set_defaults(verb=_boot_serve)
+    server.add_argument("site", metavar="SITE", type=Path)
+    server.add_argument(
+        "--http-only",
+        action="store_true",
+        help="no DHCP and TFTP: others serve them; needs no root for ports from 1024",
+    )
+    server.add_argument(
+        "--beside-other-dhcp",
+        action="store_true",
+        help="hand out addresses although another DHCP server does",
+    )
+    server.add_argument(
+        "--patience",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long a machine may stay at one step before it is said to hang; "
+        "default: %(default).0f",
+    )
+    # not `json`: then problems would be printed as one document of many lines
+    server.add_argument(
+        "--json", dest="json_lines", action="store_true", help="one JSON object a line"
+    )
 
 
 def _probe(arguments: argparse.Namespace) -> int:
@@ -194,9 +267,10 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from installer.model import answers, site  # noqa: PLC0415
+    from installer.model import answers, manifest, site  # noqa: PLC0415
 
-    schema = site.json_schema() if arguments.site else answers.json_schema()
+    model = site if arguments.site else manifest if arguments.manifest else answers
+    schema = model.json_schema()
     sys.stdout.write(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
     return 0
 
@@ -222,11 +296,98 @@ def _boot_render(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _boot_kexec(arguments: argparse.Namespace) -> int:
+    from installer.boot import kexec  # noqa: PLC0415
+
+    kexec.run(arguments, _say)
+    return 0
+
+
+def _boot_from_iso(arguments: argparse.Namespace) -> int:
+    from installer.boot import iso  # noqa: PLC0415
+
+    iso.run(arguments, _say)
+    return 0
+
+
+def _boot_apkovl(arguments: argparse.Namespace) -> int:
+    from installer.boot import apkovl  # noqa: PLC0415
+
+    apkovl.run(arguments, _say)
+    return 0
+
+
+def _boot_serve(arguments: argparse.Namespace) -> int:
+    from installer.boot.serve import command  # noqa: PLC0415
+
+    command.run(arguments, sys.stdout.fileno())
+    return 0
+
+
 def _boot_check(arguments: argparse.Namespace) -> int:
     from installer.boot import render  # noqa: PLC0415
 
     render.run_check(arguments, _say)
     return 0
+
+
+def _boot_loader(arguments: argparse.Namespace) -> int:
+    from installer.boot import loader  # noqa: PLC0415
+
+    loader.run(arguments, _say)
+    return 0
+
+
+def _payload_pack(arguments: argparse.Namespace) -> int:
+    from installer.pack import verbs  # noqa: PLC0415
+
+    return verbs.run_pack(arguments, _say, _progress("packing"))
+
+
+def _payload_verify(arguments: argparse.Namespace) -> int:
+    from installer.pack import verbs  # noqa: PLC0415
+
+    return verbs.run_verify(arguments, _say, _progress("verifying"))
+
+
+def _payload_show(arguments: argparse.Namespace) -> int:
+    from installer.pack import verbs  # noqa: PLC0415
+
+    return verbs.run_show(arguments)
+
+
+def _progress(step: str) -> Callable[[int, int | None], None]:
+    """Make what says how far a long step is: a line at each tenth, not too often."""
+    import time  # noqa: PLC0415
+
+    from installer.model.events import StepProgress  # noqa: PLC0415
+    from installer.report.progress import Pace, progress_text  # noqa: PLC0415
+
+    begun = last = time.monotonic()
+    pace = Pace()
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        # it is called for every member
+        if now < last + 0.25:
+            return
+        last = now
+        rate = done / (now - begun)
+        left = max(0, total - done) / max(rate, 1.0) if total else None
+        event = StepProgress(
+            time=time.time(),
+            uptime=now - begun,
+            step=step,
+            done=min(done, total or done),
+            total=total,
+            rate=rate,
+            seconds_left=left,
+        )
+        if pace.due(event):
+            _say(f"{step}  {progress_text(event)}")
+
+    return tell
 
 
 def _say(text: str) -> None:

@@ -39,4 +39,6 @@ def loop_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     try:
         yield Path(node)
     finally:
+        # partitions outlive what they lie on, and the next test would find them on its disk
+        subprocess.run(["partx", "--delete", node], check=False, stderr=subprocess.DEVNULL)
         subprocess.run(["losetup", "--detach", node], check=True)

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from installer.boot import site
 from installer.model.answers import json_schema
 from installer.model.errors import InstallError
-from installer.observe import kernel
+from installer.model.storage import Holder
+from installer.observe import documents, kernel
 from installer.observe.answers import load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -21,13 +23,41 @@ DOCUMENTS = [
     for pattern in ("*.md", "docs/*.md", "examples/**/*.md")
     for path in sorted(ROOT.glob(pattern))
 ]
-REFERENCE = (ROOT / "docs/answer-file.md").read_text()
+REFERENCE = (ROOT / "docs/answer-file.md").read_text() + (ROOT / "docs/storage.md").read_text()
 
 BASE: Mapping[str, Any] = {
     "version": 1,
     "payload": {"url": "http://boot.example.net/system.tar.zst", "sha256": "0" * 64},
     "disks": [{"match": {"serial": "X"}, "partitions": [{"size": "rest", "mount": "/"}]}],
 }
+
+SITE: Mapping[str, Any] = {
+    "version": 1,
+    "http": {"url": "http://192.0.2.1", "root": "/srv/http"},
+    "tftp": {"address": "192.0.2.1", "root": "/srv/tftp"},
+    "dhcp": {"mode": "proxy", "interface": "lan0", "subnet": "192.0.2.0/24"},
+    "images": [{"name": "netinstall", "folder": "image"}],
+}
+"""A site file, for fragments of one."""
+
+MEMBER = [{"match": {"serial": "X"}, "partitions": [{"name": "m", "size": "rest"}]}]
+STACKED: Mapping[str, Mapping[str, Any]] = {
+    "raid": {
+        "disks": MEMBER,
+        "raid": [{"name": "r", "level": 1, "members": ["m"], "mount": "/"}],
+    },
+    "lvm": {
+        "disks": MEMBER,
+        "lvm": [
+            {
+                "name": "g",
+                "members": ["m"],
+                "volumes": [{"name": "root", "size": "rest", "mount": "/"}],
+            }
+        ],
+    },
+}
+"""What the base needs besides, by the first part of a place."""
 
 SECTIONS = {
     "AnswerFile": "## Top level",
@@ -38,6 +68,18 @@ SECTIONS = {
     "Match": "### `match`",
     "SizeRange": "### `match.size`",
     "Partition": "## `[[disks.partitions]]`",
+    "Keep": "### `keep`",
+    "Luks": "### `luks`",
+    "Tpm2": "### `tpm2`",
+    "Subvolume": "### `subvolumes`",
+    "Raid": "## `[[raid]]`",
+    "VolumeGroup": "## `[[lvm]]`",
+    "LogicalVolume": "### `[[lvm.volumes]]`",
+    "Btrfs": "## `[[btrfs]]`",
+    "Zpool": "## `[[zfs]]`",
+    "Dataset": "### `[[zfs.datasets]]`",
+    "Tmpfs": "## `[[tmpfs]]`",
+    "SwapFile": "## `[[swap-files]]`",
     "Network": "## `[network]`",
     "Boot": "## `[boot]`",
     "Finish": "## `[finish]`",
@@ -54,6 +96,18 @@ PLACES: dict[str, tuple[str | int, ...]] = {
     "Match": ("disks", 0, "match"),
     "SizeRange": ("disks", 0, "match", "size"),
     "Partition": ("disks", 0, "partitions", 0),
+    "Keep": ("disks", 0, "partitions", 0, "keep"),
+    "Luks": ("disks", 0, "partitions", 0, "luks"),
+    "Tpm2": ("disks", 0, "partitions", 0, "luks", "tpm2"),
+    "Subvolume": ("disks", 0, "partitions", 0),
+    "Raid": ("raid", 0),
+    "VolumeGroup": ("lvm", 0),
+    "LogicalVolume": ("lvm", 0, "volumes", 0),
+    "Btrfs": ("btrfs", 0),
+    "Zpool": ("zfs", 0),
+    "Dataset": ("zfs", 0, "datasets", 0),
+    "Tmpfs": ("tmpfs", 0),
+    "SwapFile": ("swap-files", 0),
     "Network": ("network",),
     "Boot": ("boot",),
     "Finish": ("finish",),
@@ -92,8 +146,13 @@ def test_every_table_is_documented() -> None:
 def test_every_field_is_documented_with_its_default(name: str) -> None:
     table = _tables()[name]
     documented = _fields(name)
-    assert list(documented) == list(table["properties"])
-    for field, schema in table["properties"].items():
+    properties = table["properties"]
+    if name in ("Raid", "LogicalVolume"):
+        # what all holders have is described with the partitions
+        shared = {key.replace("_", "-") for key in Holder.model_fields} - {"name"}
+        properties = {field: properties[field] for field in properties if field not in shared}
+    assert list(documented) == list(properties)
+    for field, schema in properties.items():
         match schema.get("default"):
             case None:
                 default = "required" if field in table.get("required", ()) else "none"
@@ -101,6 +160,8 @@ def test_every_field_is_documented_with_its_default(name: str) -> None:
                 default = f"`{str(value).lower()}`"
             case int(value):
                 default = f"`{value}`"
+            case list() | dict():
+                default = "all defaults"
             case value:
                 default = f'`"{value}"`'
         if "default" not in schema and field not in table.get("required", ()):
@@ -115,7 +176,7 @@ def _choices(schema: Mapping[str, Any]) -> list[str]:
         choice
         for part in (schema, *schema.get("anyOf", ()))
         for choice in part.get("enum", ())
-        if choice is not None
+        if isinstance(choice, str)
     ]
 
 
@@ -142,8 +203,9 @@ def test_mistakes_are_told_as_documented(name: str, written: str, said: str) -> 
 
 def _with(name: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """The base with these fields in a table; a field with the table's own name replaces it."""
-    document: Any = deepcopy(dict(BASE))
     place = PLACES[name]
+    more = STACKED.get(str(place[0]), {}) if place else {}
+    document: Any = deepcopy({**BASE, **more})
     own = next((part for part in reversed(place) if isinstance(part, str)), "")
     outside = place[: place.index(own)] if own in fields else place
     _at(document, outside).update(fields)
@@ -158,8 +220,6 @@ def _at(document: Any, place: tuple[str | int, ...]) -> Any:
 
 def _examples() -> Iterator[tuple[str, str]]:
     for document in DOCUMENTS:
-        if document.name == "site-file.md":
-            continue
         for number, match in enumerate(_BLOCK.finditer(document.read_text()), start=1):
             yield f"{document.name} {number}", match[0]
 
@@ -168,13 +228,17 @@ _BLOCK = re.compile(r"^```toml( fragment)?\n(.*?)^```$", re.MULTILINE | re.DOTAL
 
 
 @pytest.mark.parametrize("block", [pytest.param(text, id=name) for name, text in _examples()])
-def test_examples_are_answer_files(block: str) -> None:
+def test_examples_are_answer_files_or_site_files(block: str) -> None:
     match = _BLOCK.fullmatch(block)
     assert match is not None
-    if match[1] is None:
+    said = tomllib.loads(match[2])
+    if set(said) & {"http", "tftp", "dhcp", "images", "nfs", "grub", "hosts"}:
+        document = said if "version" in said else {**SITE, **said}
+        documents.load(site.KIND, json.dumps(document), "example.json")
+    elif match[1] is None:
         load(match[2], "example.toml")
     else:
-        load(json.dumps(_completed(tomllib.loads(match[2]))), "fragment.json")
+        load(json.dumps(_completed(said)), "fragment.json")
 
 
 def _completed(fragment: Mapping[str, Any]) -> Mapping[str, Any]:
