@@ -28,22 +28,37 @@ $(VENV)/.packages: debian-packages.txt
 	if ! dpkg-query --show --showformat='$${db:Status-Status}\n' $$packages 2>/dev/null \
 	    | grep -vqx installed && dpkg-query --show $$packages >/dev/null 2>&1; then :; else \
 	  echo "installing Debian packages (see $<)"; \
-	  $(SUDO) apt-get update -qq; \
-	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  $(SUDO) apt-get -o Acquire::Retries=8 update -qq; \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=8 install -qq -y --no-install-recommends \
 	    $$packages >/tmp/netinstall-apt.log 2>&1 || { tail -n 30 /tmp/netinstall-apt.log; exit 1; }; \
 	fi
 # nfs-ganesha reads this file, which containers and the smallest of installations lack
 	@test -e /etc/mtab || $(SUDO) ln -s /proc/self/mounts /etc/mtab
 	@touch $@
 
-# Debian's own Python: the boot environment runs the same version.
+# Debian's own Python: the boot environment runs the same version. The wheels are kept beside the
+# other downloads: a second checkout needs no package index, and an index that is away for minutes
+# (pip itself gives up after seconds, and a build fails) stops nobody.
+WHEELS := $(or $(NETINSTALL_CACHE),$(HOME)/.cache/netinstall)/wheels
+PIP := $(PYTHON) -m pip --disable-pip-version-check -q
+FETCH := $(PIP) wheel --find-links $(WHEELS) --wheel-dir $(WHEELS)
+INSTALL := $(PIP) install --no-index --find-links $(WHEELS)
+define INSTALL_PYTHON
+$(INSTALL) --upgrade 'pip>=25.1' && $(INSTALL) --editable . --group dev
+endef
 $(VENV)/.python: pyproject.toml $(VENV)/.packages
 	@echo "installing Python packages into $(VENV)"
 	@test -x $(PYTHON) || /usr/bin/python3 -m venv $(VENV)
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1' 2>&1 \
-	  | { grep -v '^WARNING' || true; }
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable . --group dev 2>&1 \
-	  | { grep -v '^WARNING' || true; }
+	@mkdir -p $(WHEELS)
+	@for pause in 10 30 60 120 240 0; do \
+	  if { $(INSTALL_PYTHON); } >/dev/null 2>&1; then break; fi; \
+	  if $(FETCH) 'pip>=25.1' >$(VENV)/pip.log 2>&1 && $(INSTALL) --upgrade 'pip>=25.1' \
+	      && $(FETCH) . --group dev 'hatchling>=1.26' editables >>$(VENV)/pip.log 2>&1; \
+	    then { $(INSTALL_PYTHON); } && break; fi; \
+	  grep -v '^WARNING: Location' $(VENV)/pip.log | tail -n 5; \
+	  test $$pause != 0 || exit 1; \
+	  echo "fetching Python packages again in $$pause s"; sleep $$pause; \
+	done
 	@touch $@
 
 demo: setup

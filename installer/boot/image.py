@@ -291,6 +291,8 @@ def bootstrap_argv(
         # with usr-is-merged instead of usrmerge, which needs all of Perl
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _EXCLUDED),
+        # a mirror that answers the hundredth file with an error is no reason to start anew
+        '--aptopt=Acquire::Retries "8"',
         *(f"--aptopt={option}" for option in apt),
         f"--include={','.join(packages)}",
         SUITE,
@@ -314,6 +316,8 @@ def pip_argv(requirements: Path, target: Path) -> list[str]:
     """Return pip's command line for the target's Python, whatever runs here."""
     return [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore"),
+        # five, pip's own number, are over in 15 seconds
+        "--retries=10",
         *("--target", str(target), "--no-deps", "--require-hashes", "--no-compile"),
         *("--only-binary=:all:", "--implementation=cp", "--python-version=3.11"),
         *(f"--platform={name}" for name in _PLATFORMS),

@@ -43,6 +43,7 @@ def test_bootstrap_argv() -> None:
         "--dpkgopt=path-exclude=/usr/share/lintian/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
+        '--aptopt=Acquire::Retries "8"',
         '--aptopt=Acquire::http::Proxy "http://proxy:3128"',
         "--include=linux-image-cloud-amd64,busybox",
         "bookworm",
@@ -87,6 +88,7 @@ def test_squashfs_argv() -> None:
 def test_pip_argv() -> None:
     assert image.pip_argv(Path("/r.txt"), Path("/o/root/usr/lib/netinstall")) == [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore"),
+        "--retries=10",
         *("--target", "/o/root/usr/lib/netinstall", "--no-deps", "--require-hashes"),
         *("--no-compile", "--only-binary=:all:", "--implementation=cp", "--python-version=3.11"),
         *("--platform=manylinux_2_28_x86_64", "--platform=manylinux2014_x86_64"),
