@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from lab import alpine, image, tiny
+from lab import alpine, answers, image, tiny
 from lab.agent import prose
 from lab.bench import Bench
 from lab.boot_server import BootServer
@@ -20,20 +20,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow]
 
 MAC = "52:54:00:00:00:09"
 
-ANSWERS = """
-version = 1
-
-[payload]
-url = "@URL@"
-sha256 = "@SHA256@"
-
-[[disks]]
-match = { serial = "netinstall-root" }
-
-[[disks.partitions]]
-size = "rest"
-mount = "/"
-"""
+ANSWERS = answers.one_disk()
 
 # What initramfs-init (mkinitfs 3.12) does with ip=dhcp and apkovl=, in its order. Debian's static
 # busybox stands in for what its apk installs: alpine-base, which is busybox and its links.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
-from lab import disk, ipxe, process
+from lab import answers, disk, ipxe, process
 from lab.bench import Bench
 from lab.http import Fault
 from lab.network import Dhcp, Namespace
@@ -25,23 +25,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.root]
 MAC = "52:54:00:00:00:11"
 UUID = "8c1b9d3e-5f2a-4b67-9e10-2d4c6a8f0b15"
 
-ANSWERS = """
-version = 1
-
-[payload]
-url = "@URL@"
-sha256 = "@SHA256@"
-
-[[disks]]
-match = { serial = "netinstall-root" }
-
-[[disks.partitions]]
-size = "rest"
-mount = "/"
-
-[finish]
-on-success = "poweroff"
-"""
+ANSWERS = answers.one_disk(more='\n[finish]\non-success = "poweroff"\n')
 
 PROXY = {"mode": "proxy", "range": None}
 DRY_RUN = r"DRY RUN: no disk was changed"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from lab import image, report, tiny
+from lab import answers, image, report, tiny
 from lab.bench import Bench
 from lab.site import Site, link
 from lab.vm import Nic, Vm
@@ -50,26 +50,7 @@ def _publish_tiny(site: Site) -> None:
     site.web.publish_folder("", site.http)
 
 
-ANSWERS = """
-version = 1
-
-[payload]
-url = "@URL@"
-sha256 = "@SHA256@"
-
-[system]
-install = "rebuild"
-
-[network]
-mode = "static-from-lease"
-
-[[disks]]
-match = { serial = "netinstall-root" }
-
-[[disks.partitions]]
-size = "rest"
-mount = "/"
-"""
+ANSWERS = answers.one_disk(install="rebuild", network="static-from-lease")
 
 LOCAL = """\
 search --no-floppy --set=root --file /EFI/BOOT/BOOTX64.EFI

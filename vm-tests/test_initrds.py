@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from lab import image
+from lab import answers, image
 from lab.agent import prose
 from lab.bench import Bench
 from lab.boot_server import BootServer
@@ -15,23 +15,7 @@ from lab.vm import Nic, Vm
 pytestmark = [pytest.mark.vm, pytest.mark.root]
 
 MAC = "52:54:00:00:00:08"
-ANSWERS = """
-version = 1
-
-[payload]
-url = "@URL@"
-sha256 = "@SHA256@"
-
-[network]
-mode = "static-from-lease"
-
-[[disks]]
-match = { serial = "netinstall-root" }
-
-[[disks.partitions]]
-size = "rest"
-mount = "/"
-"""
+ANSWERS = answers.one_disk(network="static-from-lease")
 SHELL = r"\(netinstall initrd\) $"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from lab import disk, report
+from lab import answers, disk, report
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import UserNetwork
@@ -13,30 +13,7 @@ from lab.vm import Nic, Vm
 
 pytestmark = pytest.mark.vm
 
-ANSWERS = """
-version = 1
-
-[payload]
-url = "@URL@"
-sha256 = "@SHA256@"
-
-[system]
-install = "rebuild"
-
-[network]
-mode = "static-from-lease"
-
-[[disks]]
-match = { serial = "netinstall-root" }
-
-[[disks.partitions]]
-size = "256 MiB"
-type = "swap"
-
-[[disks.partitions]]
-size = "rest"
-mount = "/"
-"""
+ANSWERS = answers.one_disk(install="rebuild", network="static-from-lease", partitions=answers.SWAP)
 
 FAILURES = [r"INSTALLATION FAILED"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from lab import agent, cache, disk, image, process, tiny
+from lab import agent, answers, cache, disk, image, process, tiny
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import UserNetwork
@@ -20,20 +20,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.root]
 
 MAC = "52:54:00:00:00:07"
 
-ANSWERS = """
-version = 1
-
-[payload]
-url = "@URL@"
-sha256 = "@SHA256@"
-
-[[disks]]
-match = { serial = "has-data" }
-
-[[disks.partitions]]
-size = "rest"
-mount = "/"
-"""
+ANSWERS = answers.one_disk(disk="has-data")
 
 # A system as small as they come: no systemd, busybox's shell, kexec outside of its PATH.
 RUNNING = """

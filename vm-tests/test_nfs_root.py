@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lab import report
+from lab import answers, report
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import Dhcp, Host
@@ -13,26 +13,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.root]
 
 MAC = "52:54:00:00:00:07"
 
-ANSWERS = """
-version = 1
-
-[payload]
-url = "@URL@"
-sha256 = "@SHA256@"
-
-[system]
-install = "rebuild"
-
-[network]
-mode = "static-from-lease"
-
-[[disks]]
-match = { serial = "netinstall-root" }
-
-[[disks.partitions]]
-size = "rest"
-mount = "/"
-"""
+ANSWERS = answers.one_disk(install="rebuild", network="static-from-lease")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from lab import process
@@ -50,10 +49,5 @@ class Tpm:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self.stop()
