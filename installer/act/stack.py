@@ -86,7 +86,7 @@ class Stack:
         """
         node = str(node_of(step.on))
         secret = self.passphrases.pop(step.name, None) or secrets.random_secret()
-        self._with_key(secret, [*step.argv, "--batch-mode", "--key-file=-", node], "encrypting")
+        self._with_key(secret, [*step.argv, "--key-file=-", node], "encrypting")
         discard = ["--allow-discards"] if step.discard else []
         # its own module is loaded by device-mapper, the cipher's not always
         load_module("dm_crypt", self.runner)

@@ -184,11 +184,11 @@ def test_a_partition_that_is_not_named_needs_consent() -> None:
     ("facts", "parts", "text"),
     [
         (
-            _windows(table="dos"),
+            _windows(table="mbr"),
             KEEPING,
             (
-                "error[disk.keep]: /dev/vda has a dos table, and something of a gpt table is to be "
-                "kept\n  where: answers.toml: disks[0]\n  try:   compare with `netinstall probe`"
+                "error[disk.keep]: /dev/vda has a table of type mbr, and something of one of type "
+                "gpt is to be kept\n  where: answers.toml: disks[0]\n  try:   compare with `netinstall probe`"
             ),
         ),
         (

@@ -98,7 +98,7 @@ CONTENTS = (
         table $a dos size=100MiB,type=c type=5 size=64MiB,type=82 size=64MiB
         mkfs.vfat ${a}1 >&2; mkswap --quiet ${a}5; old_ext4 ${a}6
         """,
-        (r"carries dos: ", r"1 100 MiB vfat", r"5 64\.0 MiB swap", r"6 64\.0 MiB ext4"),
+        (r"carries mbr: ", r"1 100 MiB vfat", r"5 64\.0 MiB swap", r"6 64\.0 MiB ext4"),
     ),
     Content(
         "lvm-disk",

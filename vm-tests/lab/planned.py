@@ -313,8 +313,9 @@ def _check_mount(step: Step, plan: Plan, answers: Answers) -> None:
     assert given <= {option.split("=")[0] for option in shown["options"].split(",")}, shown
     for made in plan.steps("make-filesystem"):
         if made["uuid"] == uuid and made["subvolumes"]:
-            listed = answers.said[f"subvolumes {where}"].splitlines()
-            assert {line.split(" path ")[1] for line in listed} >= set(made["subvolumes"])
+            # ID 256 gen 7 top level 5 path @home
+            listed = re.findall(r"^ID .* path (.*)$", answers.said[f"subvolumes {where}"], re.M)
+            assert {*listed} >= {*made["subvolumes"]}
             for option, what in (("-d", "Data"), ("-m", "Metadata")):
                 if profile := _after(made["argv"], option):
                     shape = answers.said[f"profiles {where}"]
