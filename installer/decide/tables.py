@@ -175,7 +175,7 @@ def _kept(work: _Work) -> dict[int, FoundPartition]:
     if disk.table != work.want.table:
         work.problem(
             "disk.keep",
-            f"{disk.node} has {f'a table of type {disk.table}' if disk.table else 'no partition table'}, "
+            f"{disk.node} has {f'a table of type {disk.table}' if disk.table else 'no table'}, "
             f"and something of one of type {work.want.table} is to be kept",
             "compare with `netinstall probe`",
         )

@@ -188,7 +188,8 @@ def test_a_partition_that_is_not_named_needs_consent() -> None:
             KEEPING,
             (
                 "error[disk.keep]: /dev/vda has a table of type mbr, and something of one of type "
-                "gpt is to be kept\n  where: answers.toml: disks[0]\n  try:   compare with `netinstall probe`"
+                "gpt is to be kept\n  where: answers.toml: disks[0]\n"
+                "  try:   compare with `netinstall probe`"
             ),
         ),
         (

@@ -277,7 +277,9 @@ def _check_luks(step: Step, answers: Answers) -> None:
     assert tokens == wanted
     slots = len(answers.json(f"luks {name}")["keyslots"])
     assert slots == len(wanted) + (1 if step["passphrase"] else 0)
-    assert ("allow-discards" in answers.said[f"luks flags {name}"]) == step["discard"]
+    # a flag in the header would stay in force when the configuration no longer says so
+    assert "(no flags)" in answers.said[f"luks flags {name}"]
+    assert ("allowDiscards = true;" in answers.nix("storage")) == step["discard"]
     if step["recovery_path"]:
         assert answers.said[f"recovery {name}"].strip() == "600"
 
@@ -314,7 +316,8 @@ def _check_mount(step: Step, plan: Plan, answers: Answers) -> None:
     for made in plan.steps("make-filesystem"):
         if made["uuid"] == uuid and made["subvolumes"]:
             # ID 256 gen 7 top level 5 path @home
-            listed = re.findall(r"^ID .* path (.*)$", answers.said[f"subvolumes {where}"], re.M)
+            shown_there = answers.said[f"subvolumes {where}"]
+            listed = re.findall(r"^ID .* path (.*)$", shown_there, re.MULTILINE)
             assert {*listed} >= {*made["subvolumes"]}
             for option, what in (("-d", "Data"), ("-m", "Metadata")):
                 if profile := _after(made["argv"], option):
