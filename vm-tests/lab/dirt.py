@@ -162,9 +162,11 @@ CONTENTS = (
     Content(
         "btrfs-two",
         """
+        # without its module nobody remembers the members
+        modprobe btrfs
         table $a gpt size=320MiB
         mkfs.btrfs --quiet --force -d raid1 -m raid1 ${a}1 $b
-        udevadm settle; btrfs device scan >&2; old_mount ${a}1
+        udevadm settle; btrfs device scan ${a}1 $b >&2; old_mount ${a}1
         """,
         (r"is mounted at /run/old/@",),
         disks=2,

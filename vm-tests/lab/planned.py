@@ -47,14 +47,26 @@ class Plan:
             for step in self.data["steps"]
             if step["kind"] not in ("tear-down", "wipe-disk", "erase-disk")
         ]
-        text = json.dumps(made)
         seen: dict[str, str] = {}
         # a FAT volume id is as long as nothing else here, and ZFS's host id is not shown
         pattern = rf"{_UUID}|\b[0-9A-F]{{4}}-?[0-9A-F]{{4}}\b|\b[0-9a-f]{{8}}(?:-[0-9a-f]{{2}})?\b"
         pattern += r"|\b(?:[0-9a-f]{8}:){3}[0-9a-f]{8}\b"
-        shaped = re.sub(pattern, lambda found: seen.setdefault(found[0], f"id{len(seen)}"), text)
-        steps: list[Step] = json.loads(shaped)
-        return steps
+
+        # numbers are none of them, though some are as long
+        def shaped(value: Any) -> Any:
+            match value:
+                case str():
+                    return re.sub(
+                        pattern, lambda found: seen.setdefault(found[0], f"id{len(seen)}"), value
+                    )
+                case dict():
+                    return {shaped(name): shaped(inner) for name, inner in value.items()}
+                case list():
+                    return [shaped(inner) for inner in value]
+                case _:
+                    return value
+
+        return [shaped(step) for step in made]
 
 
 def last(agent: Agent) -> Plan:
