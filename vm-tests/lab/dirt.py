@@ -58,7 +58,11 @@ mirror() { # LEVEL-METADATA MEMBERS...
     metadata=$1 && shift
     mdadm --quiet --create "/dev/md/$n" --run --level=1 --metadata="$metadata" --raid-devices=2 \
         --assume-clean --bitmap=none "$@"
-    udevadm settle
+    # udev does not watch a device that it looks at: the end of mdadm's writing may pass unseen,
+    # and a member go for nothing until the next start
+    for member; do
+        [ "$member" = missing ] || udevadm trigger --action=change --settle "$member"
+    done
 }
 luks() { # DEVICE
     printf old | cryptsetup luksFormat --batch-mode --type luks2 --pbkdf pbkdf2 \
