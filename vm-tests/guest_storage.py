@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from lab.steps import edited, gpt, row, run, signatures, wiped
@@ -74,12 +75,12 @@ def array(
 
 def luks(on: Device, name: str, *, passphrase: str | None, tpm2: bool) -> FormatLuks:
     """The step that encrypts."""
-    argv = ("cryptsetup", "luksFormat", "--type", "luks2", "--uuid", LUKS_UUID, *FAST)
+    argv = ("cryptsetup", "luksFormat", "--type", "luks2", "--batch-mode", "--uuid", LUKS_UUID)
     return FormatLuks(
         on=on,
         opened=StackedRef(f"/dev/mapper/{name}", LUKS_UUID),
         name=name,
-        argv=argv,
+        argv=(*argv, *FAST),
         passphrase=passphrase,
         tpm2=Tpm2(pcrs=[7]) if tpm2 else None,
         recovery_path=f"/var/lib/netinstall/recovery-{name}",
@@ -359,6 +360,64 @@ def a_failure_closes_everything(url: str) -> None:
     refused = _refusal(lambda: perform(*steps))
     assert "lvcreate" in refused, refused
     assert "secret passphrase" not in refused
+    _nothing_is_open()
+
+
+def names_that_stay(_: str) -> None:
+    """An array, an opened LUKS and two groups, one of them not active, on disks that stay."""
+    rows = {
+        node: [row(node, number, 1 + 200 * (number - 1), 200) for number in (1, 2, 3)]
+        for node in MIRROR
+    }
+    for node, parts in rows.items():
+        _alone(wiped(node))
+        _alone(gpt(node, *parts))
+    (one, crypt, _unused), (two, active, inactive) = (
+        [str(node_of(part.ref)) for part in parts] for parts in rows.values()
+    )
+    made, md = array("root", 1, [parts[0].ref for parts in rows.values()])
+    run(*made.argv, "--assume-clean", one, two)
+    run("cryptsetup", "luksFormat", "--batch-mode", *FAST, "--key-file=-", crypt, stdin="old")
+    run("cryptsetup", "open", "--key-file=-", crypt, "crypt", stdin="old")
+    run("vgcreate", "vg0", active)
+    run("lvcreate", "-y", "-n", "root", "-L", "64m", "vg0")
+    run("vgcreate", "vg1", inactive)
+    run("udevadm", "settle")
+    stay = (md.path, "/dev/mapper/crypt", "/dev/vg0/root", inactive)
+    before = [run("sha256sum", node) for node in stay]
+
+    parts = [row(OTHER, 1, 1, 300), row(OTHER, 2, 301, 300)]
+    begin: tuple[Step, ...] = (wiped(OTHER), gpt(OTHER, *parts))
+    for step in begin:
+        assert isinstance(step, WipeDisk | WriteTable)
+        _alone(step)
+    here = [part.ref for part in parts]
+    mirror, _md = array("root", 1, here)
+    refused: tuple[Step, ...] = (
+        mirror,
+        luks(here[0], "crypt", passphrase=None, tpm2=True),
+        CreateVolumeGroup("vg0", (here[0],)),
+        CreateVolumeGroup("vg1", (here[0],)),
+        volume("vg0", "root", 64),
+    )
+    run("mkfs.ext4", "-q", node_of(here[0]))
+    for step in refused:
+        said = _refusal(partial(perform, *begin, step))
+        assert "storage.name-taken" in said, said
+        assert signatures(node_of(here[0])) == ["ext4"]
+    assert before == [run("sha256sum", node) for node in stay]
+
+    # what goes with its disk takes its name with it
+    layer = Layer(str(Path(md.path).resolve()), "md", "root", (one, two))
+    run("cryptsetup", "close", "crypt")
+    run("vgchange", "-an", "vg0")
+    perform(
+        TearDown(layer.node, (), False, layer),
+        *(wiped(node) for node in MIRROR),
+        *begin,
+        mirror,
+        LeaveTarget("/var/log/netinstall"),
+    )
     _nothing_is_open()
 
 

@@ -218,6 +218,7 @@ def test_a_hybrid_disk_boots_by_either_firmware(bench: Bench) -> None:
         assert up["booted_via"] == firmware
 
 
+# metadata 1.0 lies at the end, so that a member looks like the file system itself
 HYBRID_MIRROR = f"""
 version = 1
 {REBUILD}
@@ -237,6 +238,7 @@ partitions = [
 [[raid]]
 name = "root"
 level = 1
+metadata = "1.0"
 members = ["half"]
 mount = "/"
 """

@@ -127,11 +127,11 @@ class Room:
         text = (EXAMPLES / f"{layout.example}.toml").read_text()
         text = re.sub(r'^url = ".*"$', 'url = "@URL@"', text, flags=re.MULTILINE)
         text = re.sub(r'^sha256 = ".*"$', 'sha256 = "@SHA256@"', text, flags=re.MULTILINE)
-        key = self.agent.server.web.publish("/key", PASSPHRASE)
-        text = re.sub(r"http://boot\.example\.net/keys/[a-z0-9-]+", key, text)
         for old, new in layout.replaced:
             assert old in text, old
             text = text.replace(old, new)
+        key = self.agent.server.web.publish("/key", PASSPHRASE)
+        text = re.sub(r"http://boot\.example\.net/keys/[a-z0-9-]+", key, text)
         if wipe is not None:
             text = re.sub(r"^wipe = .*\n", "", text, flags=re.MULTILINE)
             text = text.replace("[[disks]]\n", f'[[disks]]\nwipe = "{wipe}"\n')

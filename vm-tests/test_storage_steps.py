@@ -61,6 +61,7 @@ def storage(shared_bench: Bench) -> Iterator[tuple[Agent, str, Path]]:
     [
         "a_bcache",
         "an_erase",
+        "names_that_stay",
         "the_stack",
         "without_a_passphrase",
         "what_is_broken",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from installer.act import disk, erase, filesystems, nixos, teardown
 from installer.act import payload as payloads
-from installer.act.devices import no_assembly
+from installer.act.devices import disk_node, no_assembly, partition_nodes
 from installer.act.logs import keep_logs
 from installer.act.narrator import Narrator
 from installer.act.payload import Inventory
@@ -121,15 +121,31 @@ def _examine(plan: Plan, work: _Work) -> None:
     No disk is touched while another one would be refused, or a passphrase cannot be had.
     """
     released: set[str] = set()
+    wiped: set[str] = set()
     for step in plan.steps:
-        if isinstance(step, TearDown):
-            released |= {step.node, *(step.layer.on if step.layer is not None else ())}
+        match step:
+            case TearDown():
+                released |= {step.node, *(step.layer.on if step.layer is not None else ())}
+            case WipeDisk():
+                node = disk_node(step.disk)
+                wiped |= {str(node), *map(str, partition_nodes(node))}
+            case EditTable():
+                wiped |= {part.node for part in step.removed}
+            case _:
+                pass
     for step in plan.steps:
         match step:
             case WipeDisk() | EraseDisk() | EditTable():
                 disk.examine(step, released)
+            case CreateArray():
+                work.stack.require_name(step.array, released)
             case FormatLuks():
+                work.stack.require_name(step.opened, released)
                 work.stack.prepare(step)
+            case CreateVolumeGroup():
+                work.stack.require_group_name(step, released | wiped)
+            case CreateVolume():
+                work.stack.require_name(step.volume, released)
             case _:
                 pass
 

@@ -1,6 +1,8 @@
 """What is stacked on partitions: arrays, LUKS, volume groups, pools. All of it is closed again."""
 
+import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -11,8 +13,8 @@ from installer.act.filesystems import load_module
 from installer.act.narrator import Narrator
 from installer.act.run import Runner
 from installer.act.target import Opened, Target
-from installer.model.errors import fail
-from installer.model.steps import Device
+from installer.model.errors import InstallError, fail
+from installer.model.steps import Device, StackedRef
 from installer.model.storage_steps import (
     CreateArray,
     CreatePool,
@@ -62,6 +64,62 @@ class Stack:
         if step.passphrase is not None:
             self.passphrases[step.name] = secrets.read(step.passphrase, self.narrator.say)
 
+    def require_name(self, made: StackedRef, released: Collection[str]) -> None:
+        """Refuse a name below /dev that leads to something which stays.
+
+        Args:
+            made: what will be made under this name.
+            released: nodes that are let go of before.
+
+        Raises:
+            InstallError: `storage.name-taken`. mdadm would make its array under another name, and
+                whatever comes next would be done to the old one.
+        """
+        node = Path(made.path).resolve()
+        if node.is_block_device() and str(node) not in released:
+            raise fail(
+                "storage.name-taken",
+                f"{made.path} is there already ({node}), and stays",
+                where=made.path,
+                hint="take another name, or match its disk, too",
+            )
+
+    def require_group_name(self, step: CreateVolumeGroup, released: Collection[str]) -> None:
+        """Refuse the name of a volume group that something else has, whether it is active or not.
+
+        Args:
+            step: what will be made.
+            released: nodes that are let go of or wiped before.
+
+        Raises:
+            InstallError: `storage.name-taken`. Of two groups of one name LVM activates none
+                ("Multiple VGs found with the same name: skipping"), so that the installed system
+                would not start.
+        """
+        config = "devices{use_devicesfile=0 scan_lvs=1}"
+        argv = ["pvs", "--reportformat=json", "--options=pv_name,vg_name", "--config", config]
+        try:
+            said = self.runner.run(argv, timeout=_STEP_SECONDS, capture=True)
+        except InstallError as error:
+            if error.problems[0].code != "command.failed":
+                raise
+            # a disk that cannot be read, and that nobody named, is no reason to stop
+            self.narrator.say(
+                f"other volume groups named {step.name} cannot be ruled out: {error}", "warning"
+            )
+            return
+        for row in json.loads(said)["report"][0]["pv"]:
+            # of a member that is missing, LVM says [unknown]
+            node = Path(row["pv_name"]).resolve()
+            if row["vg_name"] == step.name and node.exists() and str(node) not in released:
+                raise fail(
+                    "storage.name-taken",
+                    f"{node} belongs to a volume group named {step.name} already, and stays",
+                    where=step.name,
+                    hint="take another name, or match its disk, too; NixOS would find two groups "
+                    "of this name when it starts",
+                )
+
     def create_array(self, step: CreateArray) -> None:
         """Make an array. It may be used at once; its members become equal meanwhile.
 
@@ -86,7 +144,7 @@ class Stack:
         """
         node = str(node_of(step.on))
         secret = self.passphrases.pop(step.name, None) or secrets.random_secret()
-        self._with_key(secret, [*step.argv, "--batch-mode", "--key-file=-", node], "encrypting")
+        self._with_key(secret, [*step.argv, "--key-file=-", node], "encrypting")
         discard = ["--allow-discards"] if step.discard else []
         # its own module is loaded by device-mapper, the cipher's not always
         load_module("dm_crypt", self.runner)

@@ -187,7 +187,8 @@ def boot_mirror_module(stack: Stack, tables: Sequence[Table]) -> str | None:
     first, *others = esps
     records = _own_records(stack, tables)
     rows = [{"path": path, "devices": [records.get(path, "nodev")]} for path in others]
-    return _MIRROR.replace("@FIRST@", first).replace("@OTHERS@", nix_value(rows))
+    text = _MIRROR.replace("@FIRST@", first).replace("@PATH@", BOOT_MIRROR_PATH)
+    return text.replace("@OTHERS@", nix_value(rows))
 
 
 _MIRROR = """\
@@ -197,9 +198,19 @@ let
   others = @OTHERS@;
 in
 {
-  boot.loader.systemd-boot.extraInstallCommands = lib.concatMapStrings (other: ''
-    ${pkgs.coreutils}/bin/cp --recursive --no-preserve=mode,ownership @FIRST@/. ${other.path}/
-  '') others;
+  boot.loader.systemd-boot.extraInstallCommands = ''
+    missing=
+    for copy in ${toString (map (other: other.path) others)}; do
+      if ${pkgs.util-linux}/bin/mountpoint --quiet $copy; then
+        ${pkgs.coreutils}/bin/cp --recursive --no-preserve=mode,ownership @FIRST@/. $copy/
+      else
+        echo "$copy is not mounted: it has the old boot loader. Mount it and install the boot" >&2
+        echo "loader again, or take it out of @PATH@ if its disk is gone." >&2
+        missing=1
+      fi
+    done
+    test -z "$missing"
+  '';
   boot.loader.grub.mirroredBoots = lib.mkIf config.boot.loader.grub.enable others;
 }
 """

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from installer.decide import consent
+from installer.decide import consent, names
 from installer.decide.boot_partitions import with_boot_partitions
 from installer.decide.disks import carries, choose
 from installer.decide.identifiers import chosen_disk_id, installed_by_us
@@ -110,6 +110,7 @@ def decide(facts: Facts, config: Config) -> Plan:
     problems += found
     storage, found = _storage(facts, answers, chosen)
     problems += found
+    problems += names.problems(answers, storage.stack, _torn_down(facts, storage), facts)
     problems += _payload_problems(facts, storage)
     networking, found_warnings, found = networking_module(answers.network, facts)
     warnings += _storage_warnings(answers, storage) + found_warnings
@@ -275,9 +276,13 @@ def _steps(facts: Facts, config: Config, storage: _Storage, networking: str) -> 
     yield LeaveTarget(LOG_PATH)
 
 
+def _torn_down(facts: Facts, storage: _Storage) -> Iterator[TearDown]:
+    return consent.tear_down(((want, disk) for _, _, want, disk in storage.chosen), facts)
+
+
 def _disk_steps(facts: Facts, storage: _Storage) -> Iterator[Step]:
     """Take apart, wipe and partition: all that is destroyed is destroyed here."""
-    yield from consent.tear_down(((want, disk) for _, _, want, disk in storage.chosen), facts)
+    yield from _torn_down(facts, storage)
     # every old signature is gone before the first new table shows what lies behind it
     for table in storage.tables:
         if not table.keeps:

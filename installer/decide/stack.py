@@ -333,7 +333,7 @@ class _Builder:
 
     def _volume_sizes(self, place: str, group: VolumeGroup, total: int) -> dict[str, int]:
         sizes: dict[str, int] = {}
-        rest: str | None = None
+        rest: LogicalVolume | None = None
         used = 0
         for volume in group.volumes:
             match volume.size:
@@ -342,15 +342,18 @@ class _Builder:
                 case Percent(value):
                     sizes[volume.name] = int(total * value / 100) // EXTENT * EXTENT
                 case Rest():
-                    rest = volume.name
+                    rest = volume
             if volume.pool is None:
                 used += sizes.get(volume.name, 0)
                 if volume.thin_pool and volume.name in sizes:
                     # its metadata, twice: the second is a spare (lvmthin(7))
                     used += 2 * _thin_metadata(sizes[volume.name])
         if rest is not None:
-            sizes[rest] = max(0, total - used)
-        if used > total or (rest is not None and sizes[rest] < EXTENT):
+            left = max(0, total - used)
+            # lvcreate takes both out of what a pool is given by --extents
+            left -= 2 * _thin_metadata(left) if rest.thin_pool else 0
+            sizes[rest.name] = max(0, left)
+        if used > total or (rest is not None and sizes[rest.name] < EXTENT):
             self._problem(
                 f"the volumes of {group.name} need {format_bytes(used)}"
                 + (" and something for the rest" if rest else "")

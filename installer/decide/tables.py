@@ -172,12 +172,11 @@ def _kept(work: _Work) -> dict[int, FoundPartition]:
     """Find what is to be kept, by position in the answer file."""
     found: dict[int, FoundPartition] = {}
     disk = work.disk
-    expected = {"gpt": "gpt", "mbr": "dos"}[work.want.table]
-    if disk.table != expected:
+    if disk.table != work.want.table:
         work.problem(
             "disk.keep",
-            f"{disk.node} has {f'a {disk.table} table' if disk.table else 'no partition table'}, "
-            f"and something of a {work.want.table} table is to be kept",
+            f"{disk.node} has {f'a table of type {disk.table}' if disk.table else 'no table'}, "
+            f"and something of one of type {work.want.table} is to be kept",
             "compare with `netinstall probe`",
         )
         return found

@@ -44,6 +44,10 @@ CODES: dict[str, tuple[ExitCode, str]] = {
     "disk.carries-data": (ExitCode.HARDWARE, "the disk carries data that may not be destroyed"),
     "disk.shared": (ExitCode.HARDWARE, "what lies on the disk lies on another one, too"),
     "disk.keep": (ExitCode.HARDWARE, "what is to be kept is not there, or not as described"),
+    "storage.name-taken": (
+        ExitCode.HARDWARE,
+        "something on a disk that stays has the name already",
+    ),
     "storage.members": (ExitCode.HARDWARE, "an array or pool has too few members"),
     "disk.changed": (ExitCode.HARDWARE, "the disk is not the one that was planned"),
     "disk.table": (ExitCode.HARDWARE, "the partition table is damaged, and some of it is kept"),

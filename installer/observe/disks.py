@@ -102,7 +102,7 @@ def _disk(blocks: Blocks, name: str, media: Mapping[str, str], slots: Mapping[st
         read_only=text(path / "ro") == "1",
         boot_medium=media.get(name),
         in_use=claims.of(blocks, name),
-        table=blocks.property(name, "ID_PART_TABLE_TYPE"),
+        table=_table(blocks, name),
         table_uuid=blocks.property(name, "ID_PART_TABLE_UUID"),
         filesystem=blocks.property(name, "ID_FS_TYPE"),
         uuid=blocks.property(name, "ID_FS_UUID"),
@@ -112,6 +112,12 @@ def _disk(blocks: Blocks, name: str, media: Mapping[str, str], slots: Mapping[st
         partitions=partitions,
         paths=tuple(node(one) for one in paths),
     )
+
+
+def _table(blocks: Blocks, name: str) -> str | None:
+    kind = blocks.property(name, "ID_PART_TABLE_TYPE")
+    # libblkid's word for what answer files, plans and the UEFI specification call an MBR
+    return "mbr" if kind == "dos" else kind
 
 
 def _partition(blocks: Blocks, name: str) -> FoundPartition:

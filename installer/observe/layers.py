@@ -44,7 +44,8 @@ def _devices(blocks: Blocks) -> Iterator[Layer]:
         yield Layer(
             node=node(name),
             kind=_kind(blocks, name),
-            name=file or blocks.dm_names.get(name) or name,
+            # by mdadm's rules for udev: its name below /dev/md
+            name=file or blocks.dm_names.get(name) or blocks.property(name, "MD_DEVNAME") or name,
             on=(*map(node, on), *(one.uuid for one in caches)),
             filesystem=blocks.property(name, "ID_FS_TYPE"),
             mounts=blocks.own_mounts(name),

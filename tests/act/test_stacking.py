@@ -4,8 +4,9 @@ ZFS is on no kernel that tests run on: `Heard` stands for its programs, and show
 told.
 """
 
+import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,21 @@ from lab.steps import gpt, row
 
 from installer.act import disk
 from installer.act.devices import node_of
+from installer.act.engine import perform
 from installer.act.narrator import Narrator
 from installer.act.run import Runner
 from installer.act.stack import Stack
 from installer.act.target import Target
 from installer.model.errors import InstallError
+from installer.model.plan import Plan
 from installer.model.steps import StackedRef
-from installer.model.storage_steps import CreatePool, CreateVolume, MountFilesystem
+from installer.model.storage_steps import (
+    CreatePool,
+    CreateVolume,
+    CreateVolumeGroup,
+    MountFilesystem,
+    TearDown,
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,59 @@ def test_a_zfs_pool(loop_disk: Path, tmp_path: Path) -> None:
         f"umount --recursive {tmp_path}",
         "zpool export tank",
     ]
+
+
+@pytest.mark.loop
+def test_the_name_of_a_volume_group_on_a_disk_that_stays_is_refused(
+    loop_disk: Path, tmp_path: Path
+) -> None:
+    rows = (row(loop_disk, 1, 1, 100), row(loop_disk, 2, 101, 100))
+    disk.write_table(gpt(loop_disk, *rows), Runner())
+    other, ours = (node_of(part.ref) for part in rows)
+    # the kernel of the host has no device-mapper: it is only written
+    lvm = ["--quiet", "--driverloaded=n", f"--devices={other}"]
+    subprocess.run(["vgcreate", *lvm, "vg0", other], check=True, capture_output=True)
+    plan = Plan(
+        1,
+        "uefi",
+        chosen=(),
+        rejected=(),
+        steps=(
+            TearDown(str(ours), (), False, None),
+            CreateVolumeGroup("vg0", (rows[1].ref,)),
+        ),
+    )
+    with pytest.raises(InstallError) as caught:
+        perform(plan, Narrator(lambda _: None), target=tmp_path, logs=None)
+    assert str(caught.value) == (
+        f"error[storage.name-taken]: {other} belongs to a volume group named vg0 already, and "
+        "stays\n"
+        "  where: vg0\n"
+        "  try:   take another name, or match its disk, too; NixOS would find two groups of this "
+        "name when it starts"
+    )
+    step = CreateVolumeGroup("vg0", (rows[1].ref,))
+    stack = _stack(tmp_path, Runner())
+    stack.require_group_name(step, {str(other)})
+    stack.require_group_name(replace(step, name="vg1"), set())
+
+
+@pytest.mark.loop
+def test_the_node_of_a_disk_that_stays_is_refused(loop_disk: Path, tmp_path: Path) -> None:
+    # /dev/mapper and /dev/md hold such links
+    link = tmp_path / "root"
+    link.symlink_to(loop_disk)
+    made = StackedRef(str(link))
+    stack = _stack(tmp_path, Runner())
+    with pytest.raises(InstallError) as caught:
+        stack.require_name(made, {"/dev/md0"})
+    assert str(caught.value) == (
+        f"error[storage.name-taken]: {link} is there already ({loop_disk}), and stays\n"
+        f"  where: {link}\n"
+        "  try:   take another name, or match its disk, too"
+    )
+    stack.require_name(made, {str(loop_disk)})
+    stack.require_name(StackedRef(str(tmp_path / "nothing")), set())
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_data_that_nobody_gave_up_is_not_destroyed(wipe: str) -> None:
     )
 
 
-@pytest.mark.parametrize("found", [{"table": "dos"}, {"table": None, "filesystem": "xfs"}], ids=str)
+@pytest.mark.parametrize("found", [{"table": "mbr"}, {"table": None, "filesystem": "xfs"}], ids=str)
 def test_a_table_or_a_signature_alone_is_data(found: dict[str, Any]) -> None:
     carrying = disk(**found)
     assert "error[disk.carries-data]" in refusal(machine(carrying), _given("refuse"))
@@ -133,6 +133,61 @@ def test_a_stack_that_lies_on_another_disk_too_is_refused() -> None:
     ) in text
 
 
+ARRAY = {"name": "root", "level": 1, "members": ["m"], "mount": "/"}
+GROUP = {
+    "name": "root",
+    "members": ["m"],
+    "volumes": [{"name": "vol", "size": "rest", "mount": "/"}],
+}
+DATASETS = [{"path": "r", "mount": "/"}]
+LUKS = {"name": "root", "passphrase": "http://192.0.2.1/key"}
+MEMBERS = [{"name": "m", "size": "rest"}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "made"),
+    [
+        ("md", "root", {"raid": [ARRAY], "count": 2}),
+        ("lvm", "root-old", {"lvm": [GROUP]}),
+        ("crypt", "root", {"luks": LUKS}),
+        ("zfs", "root", {"zfs": [{"name": "root", "members": ["m"], "datasets": DATASETS}]}),
+    ],
+)
+def test_a_name_that_a_disk_has_which_stays_is_refused(
+    kind: Any, name: str, made: dict[str, Any]
+) -> None:
+    stays = disk("/dev/vdz", size=GIB)
+    above = Layer("/dev/above", kind, name, ("/dev/vdz",))
+    text = _refused_beside(stays, above, made)
+    assert (
+        f"error[storage.name-taken]: {kind} {name} (/dev/above) has the name root already" in text
+    )
+    assert "it lies on /dev/vdz 1.00 GiB virtio serial vdz, which stays\n" in text
+    assert "  try:   take another name, or match that disk, too" in text
+    # another's name, and device-mapper's form of a group named root-old
+    for other in (f"old{name}", "root--old-vol"):
+        assert "name-taken" not in _refused_beside(stays, replace(above, name=other), made)
+    # it goes with its disk
+    gone = _refused_beside(stays, replace(above, on=("/dev/vda",)), made)
+    assert "name-taken" not in gone
+
+
+def _refused_beside(stays: Disk, above: Layer, made: dict[str, Any]) -> str:
+    """What is said of the disks beside one that stays; it is too small for the system."""
+    made = dict(made)
+    count, luks = made.pop("count", 1), made.pop("luks", None)
+    part = {"size": "rest", "mount": "/", "luks": luks} if luks else MEMBERS[0]
+    taken = [disk(f"/dev/vd{letter}") for letter in "ab"[:count]]
+    wanted = {
+        "match": {"serial": "vd[ab]"},
+        "count": count,
+        "wipe": "force",
+        "partitions": [part],
+    }
+    facts = machine(*taken, stays, layers=(above,), tools={})
+    return refusal(facts, answers(disks=[wanted], **made))
+
+
 def test_the_disk_that_the_system_runs_from_is_never_taken() -> None:
     text = refusal(machine(disk(boot_medium="/ is mounted from /dev/vda1")), _given("force"))
     assert "the running system needs it: / is mounted from /dev/vda1" in text
@@ -184,11 +239,12 @@ def test_a_partition_that_is_not_named_needs_consent() -> None:
     ("facts", "parts", "text"),
     [
         (
-            _windows(table="dos"),
+            _windows(table="mbr"),
             KEEPING,
             (
-                "error[disk.keep]: /dev/vda has a dos table, and something of a gpt table is to be "
-                "kept\n  where: answers.toml: disks[0]\n  try:   compare with `netinstall probe`"
+                "error[disk.keep]: /dev/vda has a table of type mbr, and something of one of type "
+                "gpt is to be kept\n  where: answers.toml: disks[0]\n"
+                "  try:   compare with `netinstall probe`"
             ),
         ),
         (

@@ -187,7 +187,7 @@ def test_a_disk_is_taken_once() -> None:
 def test_what_a_disk_carries_is_told() -> None:
     assert carries(disk()) == "nothing recognised"
     assert carries(disk(filesystem="ext4")) == "ext4"
-    assert carries(disk(table="dos")) == "dos"
+    assert carries(disk(table="mbr")) == "mbr"
     parts = (
         FoundPartition("/dev/vda1", 1, 512 * MIB, filesystem="vfat", label="EFI"),
         FoundPartition("/dev/vda2", 2, GIB),

@@ -1,5 +1,6 @@
 """What is stacked on partitions, and what NixOS is told about it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from installer.model.storage_steps import (
 )
 from installer.model.units import GIB, MIB
 
+ROOT = Path(__file__).resolve().parents[2]
 TOOLS = (
     *("mdadm", "cryptsetup", "systemd-cryptenroll", "lvm", "thin_check", "zpool"),
     *("mkfs.xfs", "mkfs.btrfs", "btrfs", "mkswap", "swapon", "swapoff"),
@@ -164,6 +166,16 @@ def test_volumes_on_an_encrypted_disk() -> None:
     assert f'device = "/dev/disk/by-uuid/{crypt.uuid}";' in storage
     assert 'crypttabExtraOpts = [ "tpm2-device=auto" ];' in storage
     assert "services.lvm.boot.thin.enable = true;" in storage
+
+
+def test_a_pool_of_all_that_is_left_is_as_large_as_lvcreate_makes_it() -> None:
+    text = (ROOT / "examples/lvm-thin.toml").read_text()
+    disks = machine(disk(serial="LVM-1", size=14 * GIB))
+    facts = machine(*disks.disks, tools={**disks.tools, **dict.fromkeys(TOOLS)})
+    made = plan(facts, answers(text))
+    (pool,) = [s for s in made.steps if isinstance(s, CreateVolume) and s.type == "thin-pool"]
+    # measured with lvm2 2.03.16: of what is left, the metadata and its spare are taken first
+    assert pool.size == 4084 * MIB
 
 
 def made_uuid(steps: Any) -> str:

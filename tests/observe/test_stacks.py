@@ -120,7 +120,7 @@ def test_a_file_system_on_two_disks_is_a_layer(tmp_path: Path) -> None:
 
 def test_swap_in_use_on_an_mbr(tmp_path: Path) -> None:
     disk = _by_serial(_facts("old-storage-server", tmp_path))["SWAP-1"]
-    assert disk.table == "dos"
+    assert disk.table == "mbr"
     swap, rest = disk.partitions
     assert (swap.type_guid, swap.filesystem, swap.label, swap.swap) == (
         "82",

@@ -226,12 +226,37 @@ def test_a_mirror_is_assembled_and_its_esps_are_kept_the_same(evaluate: Evaluate
     conf = evaluated(evaluate, written, f'{INITRD}.files."mdadm.conf"')
     assert re.match(r"ARRAY /dev/md/root UUID=[0-9a-f:]{35}\nMAILADDR root\n", conf)
     commands = evaluated(evaluate, written, "config.boot.loader.systemd-boot.extraInstallCommands")
-    assert commands.endswith("/bin/cp --recursive --no-preserve=mode,ownership /boot/. /boot-2/\n")
+    assert "for copy in /boot-2; do\n" in commands
+    assert "/bin/cp --recursive --no-preserve=mode,ownership /boot/. $copy/\n" in commands
     assert evaluated(evaluate, written, LOADER)["BOOT_LOADER"] == "systemd-boot"
 
     bios = evaluated(evaluate, written_for("raid1-mirrored-esp", 2, "bios"), LOADER)
     assert bios["BOOT_LOADER"] == "grub"
     assert re.fullmatch(r"/boot /boot /dev/disk/by-id/\S+ /dev/disk/by-id/\S+", bios["GRUB_BOOTS"])
+
+
+def test_nothing_is_copied_to_an_esp_that_is_not_mounted(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    written = written_for("raid1-mirrored-esp", 2)
+    commands = evaluated(evaluate, written, "config.boot.loader.systemd-boot.extraInstallCommands")
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    first.mkdir()
+    (first / "loader").write_text("new")
+    copy.mkdir()
+    # the host's own programs, and folders of the test
+    here = re.sub(r"/\S*/bin/(mountpoint|cp)\b", r"/usr/bin/\1", commands)
+    here = here.replace("/boot/.", f"{first}/.").replace("/boot-2", str(copy))
+    done = subprocess.run(["sh", "-eu"], input=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{copy} is not mounted: it has the old boot loader. Mount it and install the boot\n"
+        "loader again, or take it out of /etc/nixos/boot-mirror.nix if its disk is gone.\n"
+    )
+    assert list(copy.iterdir()) == []
+    mounted = here.replace("/usr/bin/mountpoint --quiet", "test -d")
+    subprocess.run(["sh", "-eu"], input=mounted, text=True, check=True)
+    assert (copy / "loader").read_text() == "new"
 
 
 def test_luks_is_unlocked_by_uuid_and_the_tpm_is_asked(evaluate: Evaluate) -> None:

@@ -1,0 +1,63 @@
+"""Names of what is made, which something on a disk that stays may have already.
+
+The kernel and /dev have each name once: a second array named root would be assembled beside the
+first, and /dev/md/root lead to whichever udev saw last.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from installer.decide.disks import describe, layers_on
+from installer.decide.stack import Stack
+from installer.model.answers import AnswerFile
+from installer.model.errors import Problem
+from installer.model.facts import Facts, Layer, LayerKind
+from installer.model.storage import Raid, VolumeGroup, Zpool
+from installer.model.storage_steps import TearDown
+
+
+def problems(
+    answers: AnswerFile, stack: Stack, torn_down: Iterable[TearDown], facts: Facts
+) -> Iterator[Problem]:
+    """Say which names are taken by what is assembled and not taken apart."""
+    gone = {step.layer.node for step in torn_down if step.layer is not None}
+    staying = [layer for layer in facts.layers if layer.node not in gone]
+    for place, group in answers.groups():
+        match group:
+            case Raid():
+                yield from _taken(f"{place}.name", "md", group.name, staying, facts)
+            case VolumeGroup():
+                yield from _taken(f"{place}.name", "lvm", group.name, staying, facts)
+            case Zpool():
+                yield from _taken(f"{place}.name", "zfs", group.name, staying, facts)
+            case _:
+                pass
+    for one in stack.opened:
+        yield from _taken("luks.name", "crypt", one.luks.name, staying, facts)
+
+
+def _taken(
+    where: str, kind: LayerKind, name: str, staying: Iterable[Layer], facts: Facts
+) -> Iterator[Problem]:
+    for layer in staying:
+        if not _has(layer, kind, name):
+            continue
+        disks = [describe(one) for one in facts.disks if layer in layers_on(one, facts.layers)]
+        yield Problem(
+            "storage.name-taken",
+            f"{layer.kind} {layer.name} ({layer.node}) has the name {name} already"
+            + (f"; it lies on {', '.join(disks)}, which stays" if disks else ""),
+            where,
+            "take another name, or match that disk, too",
+        )
+
+
+def _has(layer: Layer, kind: LayerKind, name: str) -> bool:
+    if kind == "lvm":
+        # device-mapper's name of a volume: GROUP-VOLUME, with the hyphens in either doubled; the
+        # names of answer files have none
+        group, _, volume = layer.name.partition("-")
+        return (layer.kind, group) == ("lvm", name) and not volume.startswith("-")
+    if kind == "crypt":
+        # all of device-mapper's share /dev/mapper
+        return layer.kind in ("crypt", "lvm", "other") and layer.name == name
+    return layer.kind == kind and layer.name == name
