@@ -74,6 +74,8 @@ def examine(step: OnDisk, released: Collection[str] = ()) -> None:
         match step:
             case WipeDisk(blank=True):
                 _require_blank(step, descriptor)
+            case WipeDisk(unmarked=True):
+                _require_unmarked(step, node)
             case EditTable():
                 _require_table(step, node)
             case _:
@@ -171,6 +173,24 @@ def _require_blank(step: WipeDisk, descriptor: int) -> None:
                 where=step.node,
                 hint='look what it is; wipe = "force" destroys it; nothing was written to it',
             )
+
+
+def _require_unmarked(step: WipeDisk, node: Path) -> None:
+    """Refuse a disk on which libblkid finds what nobody gave up.
+
+    The facts come from udev's database, which misses what was written while udev looked at the disk.
+    """
+    argv = ["wipefs", "--noheadings", "--output=TYPE", str(node)]
+    seen = Runner().run(argv, timeout=60, capture=True).split()
+    if seen:
+        raise fail(
+            "disk.carries-data",
+            f"{step.disk} carries {', '.join(dict.fromkeys(seen))}, and had nothing on it that was "
+            "recognised when the plan was made",
+            where=step.node,
+            hint="let udev look again (`udevadm trigger`), and plan again; nothing was written to "
+            "it",
+        )
 
 
 def _areas(node: Path) -> list[tuple[int, int]]:
