@@ -178,7 +178,8 @@ def _require_blank(step: WipeDisk, descriptor: int) -> None:
 def _require_unmarked(step: WipeDisk, node: Path) -> None:
     """Refuse a disk on which libblkid finds what nobody gave up.
 
-    The facts come from udev's database, which misses what was written while udev looked at the disk.
+    The facts come from udev's database, which misses what was written while udev looked at the
+    disk.
     """
     argv = ["wipefs", "--noheadings", "--output=TYPE", str(node)]
     seen = Runner().run(argv, timeout=60, capture=True).split()

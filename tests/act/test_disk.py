@@ -235,7 +235,8 @@ def test_a_disk_is_refused_on_which_something_was_not_seen(loop_disk: Path) -> N
         f"error[disk.carries-data]: {loop_disk} carries ext4, and had nothing on it that was "
         "recognised when the plan was made\n"
         f"  where: {loop_disk}\n"
-        "  try:   let udev look again (`udevadm trigger`), and plan again; nothing was written to it"
+        "  try:   let udev look again (`udevadm trigger`), and plan again; nothing was written to "
+        "it"
     )
     disk.examine(wiped(loop_disk))
 
