@@ -273,21 +273,24 @@ def write_table(step: WriteTable, runner: Runner) -> None:
     node = disk_node(step.disk)
     with locked(node):
         _forget_partitions(node, runner)
+        refusal = None
         try:
             _write_fresh(parted, node, step)
         except errors as error:
+            # its traceback holds the table, and lives no longer than this clause
+            refusal = str(error)
+        # A cached PedDevice remembers another table and sector size. Tables that still point to it
+        # abort the program when they are collected later, so they go first.
+        gc.collect()
+        parted.freeAllDevices()
+        if refusal is not None:
             raise fail(
                 "device.io",
-                f"libparted could not write the table: {error}",
+                f"libparted could not write the table: {refusal}",
                 where=str(node),
                 hint="look at the kernel's log (dmesg) for I/O errors, and at `lsblk` for what "
                 "opened the disk meanwhile",
-            ) from None
-        finally:
-            # A cached PedDevice remembers another table and sector size. Tables that still point
-            # to it abort the program when they are collected later, so they go first.
-            gc.collect()
-            parted.freeAllDevices()
+            )
         # libparted chooses random identifiers and (before 3.6) knows no types but its flags: the
         # plan's are set in place, while the kernel does not look yet
         identifier = step.disk_id.upper() if step.label == "gpt" else f"0x{step.disk_id}"
