@@ -140,7 +140,7 @@ class Room:
         if wipe is not None:
             text = re.sub(r"^wipe = .*\n", "", text, flags=re.MULTILINE)
             text = text.replace("[[disks]]\n", f'[[disks]]\nwipe = "{wipe}"\n')
-        return self.agent.install(text, 240)
+        return self.agent.install(text, 600)
 
     def others(self, layout: Layout) -> dict[str, str]:
         """Fingerprints of the disks that are none of this layout's."""
