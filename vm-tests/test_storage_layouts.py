@@ -49,6 +49,11 @@ def named(text: str, serial: str) -> tuple[tuple[str, str], ...]:
     return ((text, text.replace("match = {", f'match = {{ serial = "{serial}",')),)
 
 
+def group(name: str) -> tuple[str, str]:
+    """Another name than the one that groups of other layouts have, which is refused."""
+    return 'name = "vg0"', f'name = "{name}"'
+
+
 # argon2id is made to be slow, and much slower on an emulated processor
 QUICK = ', options = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]'
 VIRTIO = 'match = { transport = "virtio"'
@@ -79,7 +84,7 @@ UEFI = (
     Layout(
         "raid5-lvm",
         {"raid5-1": "7G", "raid5-2": "7G", "raid5-3": "7G"},
-        named(VIRTIO, "raid5-*"),
+        (*named(VIRTIO, "raid5-*"), group("vg1")),
         bus="virtio",
     ),
     Layout(
@@ -90,13 +95,13 @@ UEFI = (
     Layout(
         "luks-on-lvm",
         {"LUKS-2": "14G"},
-        (("LUKS-1", "LUKS-2"), ('luks-1" }', f'luks-1"{QUICK} }}')),
+        (("LUKS-1", "LUKS-2"), ('luks-1" }', f'luks-1"{QUICK} }}'), group("vg2")),
         again="force",
     ),
     Layout(
         "lvm-on-luks",
         {"LUKS-3": "6G"},
-        (("LUKS-1", "LUKS-3"), ("discard = true }", f"discard = true{QUICK} }}")),
+        (("LUKS-1", "LUKS-3"), ("discard = true }", f"discard = true{QUICK} }}"), group("vg3")),
     ),
     Layout("tmpfs-root", {"TMPFS-1": "14G"}),
     Layout("static-address-rebuild", {"NVME-1": "6G", "NVME-2": "8G"}, bus="nvme"),
@@ -135,7 +140,7 @@ class Room:
         if wipe is not None:
             text = re.sub(r"^wipe = .*\n", "", text, flags=re.MULTILINE)
             text = text.replace("[[disks]]\n", f'[[disks]]\nwipe = "{wipe}"\n')
-        return self.agent.install(text, 240)
+        return self.agent.install(text, 600)
 
     def others(self, layout: Layout) -> dict[str, str]:
         """Fingerprints of the disks that are none of this layout's."""

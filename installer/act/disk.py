@@ -74,6 +74,8 @@ def examine(step: OnDisk, released: Collection[str] = ()) -> None:
         match step:
             case WipeDisk(blank=True):
                 _require_blank(step, descriptor)
+            case WipeDisk(unmarked=True):
+                _require_unmarked(step, node)
             case EditTable():
                 _require_table(step, node)
             case _:
@@ -173,6 +175,25 @@ def _require_blank(step: WipeDisk, descriptor: int) -> None:
             )
 
 
+def _require_unmarked(step: WipeDisk, node: Path) -> None:
+    """Refuse a disk on which libblkid finds what nobody gave up.
+
+    The facts come from udev's database, which misses what was written while udev looked at the
+    disk.
+    """
+    argv = ["wipefs", "--noheadings", "--output=TYPE", str(node)]
+    seen = Runner().run(argv, timeout=60, capture=True).split()
+    if seen:
+        raise fail(
+            "disk.carries-data",
+            f"{step.disk} carries {', '.join(dict.fromkeys(seen))}, and had nothing on it that was "
+            "recognised when the plan was made",
+            where=step.node,
+            hint="let udev look again (`udevadm trigger`), and plan again; nothing was written to "
+            "it",
+        )
+
+
 def _areas(node: Path) -> list[tuple[int, int]]:
     """Return start and size of the partitions of a disk's table as libblkid reads it, in bytes.
 
@@ -252,21 +273,24 @@ def write_table(step: WriteTable, runner: Runner) -> None:
     node = disk_node(step.disk)
     with locked(node):
         _forget_partitions(node, runner)
+        refusal = None
         try:
             _write_fresh(parted, node, step)
         except errors as error:
+            # its traceback holds the table, and lives no longer than this clause
+            refusal = str(error)
+        # A cached PedDevice remembers another table and sector size. Tables that still point to it
+        # abort the program when they are collected later, so they go first.
+        gc.collect()
+        parted.freeAllDevices()
+        if refusal is not None:
             raise fail(
                 "device.io",
-                f"libparted could not write the table: {error}",
+                f"libparted could not write the table: {refusal}",
                 where=str(node),
                 hint="look at the kernel's log (dmesg) for I/O errors, and at `lsblk` for what "
                 "opened the disk meanwhile",
-            ) from None
-        finally:
-            # A cached PedDevice remembers another table and sector size. Tables that still point
-            # to it abort the program when they are collected later, so they go first.
-            gc.collect()
-            parted.freeAllDevices()
+            )
         # libparted chooses random identifiers and (before 3.6) knows no types but its flags: the
         # plan's are set in place, while the kernel does not look yet
         identifier = step.disk_id.upper() if step.label == "gpt" else f"0x{step.disk_id}"

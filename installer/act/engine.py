@@ -100,9 +100,10 @@ def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) 
         with no_assembly(runner) if first is not None else nullcontext():
             for number, step in enumerate(plan.steps, start=1):
                 armed = isinstance(step, _BOOTABLE)
+                if step is first:
+                    # no part of it: whoever reads of a failure here must not fear for the disks
+                    _examine(plan, work)
                 with narrator.step(step, number, len(plan.steps)):
-                    if step is first:
-                        _examine(plan, work)
                     _perform_step(step, work)
     except BaseException as error:
         with _uninterrupted():

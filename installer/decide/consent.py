@@ -45,7 +45,12 @@ def _refused(index: int, want: WantedDisk, disk: Disk) -> Iterator[Problem]:
 def _is_blank(want: WantedDisk, disk: Disk) -> bool:
     if want.keeps:
         return not _unnamed(want, disk)
-    return not (disk.table or disk.filesystem or disk.partitions)
+    return not marked(disk)
+
+
+def marked(disk: Disk) -> bool:
+    """Whether anything was recognised on a disk."""
+    return bool(disk.table or disk.filesystem or disk.partitions)
 
 
 def _unnamed(want: WantedDisk, disk: Disk) -> list[FoundPartition]:

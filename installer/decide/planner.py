@@ -287,7 +287,12 @@ def _disk_steps(facts: Facts, storage: _Storage) -> Iterator[Step]:
     for table in storage.tables:
         if not table.keeps:
             want = table.want
-            yield WipeDisk(*_seen(table), carries(table.disk), blank=want.wipe == "blank-only")
+            yield WipeDisk(
+                *_seen(table),
+                carries(table.disk),
+                blank=want.wipe == "blank-only",
+                unmarked=want.wipe in ("refuse", "known") and not consent.marked(table.disk),
+            )
             if want.erase is not None:
                 seconds = _erase_seconds(table.disk, want.erase)
                 yield EraseDisk(*_seen(table), want.erase, seconds)

@@ -80,7 +80,8 @@ class Message(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Failed(Event):
-    """The work stops; `step` is None when it stopped before the first step."""
+    """The work stops; `step` is None when no step was being done: before the first one, and while
+    everything is looked at before the first that destroys something."""
 
     kind: Literal["failed"] = "failed"
     step: str | None

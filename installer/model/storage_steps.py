@@ -71,10 +71,15 @@ class TearDown(BaseStep):
 
 @dataclass(frozen=True)
 class WipeDisk(_OnDisk):
-    """Destroy a disk's tables and signatures; `blank` says that there must be none."""
+    """Destroy a disk's tables and signatures.
+
+    `blank` says that there must be zeros only, `unmarked` that there must be no signature: none was
+    seen, and the answer file gives up nothing else.
+    """
 
     carries: str
     blank: bool = False
+    unmarked: bool = False
     kind: Literal["wipe-disk"] = "wipe-disk"
     again: ClassVar[str] = _CANNOT_BE_UNDONE
 

@@ -225,6 +225,22 @@ def test_a_partition_that_a_program_looks_at_is_awaited(loop_disk: Path) -> None
     assert partition_nodes(loop_disk) == []
 
 
+def test_a_disk_is_refused_on_which_something_was_not_seen(loop_disk: Path) -> None:
+    unmarked = replace(wiped(loop_disk), unmarked=True)
+    disk.examine(unmarked)
+    subprocess.run(["mkfs.ext4", "-q", loop_disk], check=True)
+    with pytest.raises(InstallError) as caught:
+        disk.examine(unmarked)
+    assert str(caught.value) == (
+        f"error[disk.carries-data]: {loop_disk} carries ext4, and had nothing on it that was "
+        "recognised when the plan was made\n"
+        f"  where: {loop_disk}\n"
+        "  try:   let udev look again (`udevadm trigger`), and plan again; nothing was written to "
+        "it"
+    )
+    disk.examine(wiped(loop_disk))
+
+
 def test_a_blank_disk_may_be_wanted(loop_disk: Path) -> None:
     disk.examine(wiped(loop_disk, blank=True))
     disk.wipe(wiped(loop_disk, blank=True), Runner())

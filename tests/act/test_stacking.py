@@ -21,6 +21,7 @@ from installer.act.run import Runner
 from installer.act.stack import Stack
 from installer.act.target import Target
 from installer.model.errors import InstallError
+from installer.model.events import AnyEvent, Failed
 from installer.model.plan import Plan
 from installer.model.steps import StackedRef
 from installer.model.storage_steps import (
@@ -93,8 +94,13 @@ def test_the_name_of_a_volume_group_on_a_disk_that_stays_is_refused(
             CreateVolumeGroup("vg0", (rows[1].ref,)),
         ),
     )
+    events: list[AnyEvent] = []
     with pytest.raises(InstallError) as caught:
-        perform(plan, Narrator(lambda _: None), target=tmp_path, logs=None)
+        perform(plan, Narrator(events.append), target=tmp_path, logs=None)
+    # no step had begun
+    (failed,) = events
+    assert isinstance(failed, Failed)
+    assert failed.step is None
     assert str(caught.value) == (
         f"error[storage.name-taken]: {other} belongs to a volume group named vg0 already, and "
         "stays\n"

@@ -49,6 +49,7 @@ def test_a_table_or_a_signature_alone_is_data(found: dict[str, Any]) -> None:
 def test_a_blank_disk_needs_no_consent(wipe: str) -> None:
     (step,) = [s for s in plan(machine(disk()), _given(wipe)).steps if isinstance(s, WipeDisk)]
     assert step.blank == (wipe == "blank-only")
+    assert step.unmarked == (wipe in ("refuse", "known"))
 
 
 @pytest.mark.parametrize(("state", "warned"), [("begun", True), ("complete", False)])

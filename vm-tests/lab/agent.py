@@ -35,8 +35,10 @@ class Agent:
         The kernel says nothing more on the console from then on.
         """
         url = self.server.web.publish("/script", text)
-        fetch = f"dmesg -n 1; wget -q -O /run/script {url} && sh /run/script"
-        return self._type(fetch, deadline_s)
+        # busybox's wget waits for ever for the end of a connection that the emulated network lost;
+        # its own -T crashes in Debian 12 (busybox 1.35)
+        fetch = f"for once in 1 2 3; do timeout 20 wget -q -O /run/script {url} && break; done"
+        return self._type(f"dmesg -n 1; {fetch} && sh /run/script", deadline_s)
 
     def _type(self, command: str, deadline_s: float) -> tuple[str, int]:
         console = self.machine.console

@@ -77,7 +77,7 @@ class Matrix:
             place = "/" if name == names[0] else f"/{name}"
             text += f'[[disks]]\nmatch = {{ serial = "{name}" }}\nwipe = "{wipe}"\n'
             text += f'[[disks.partitions]]\nsize = "rest"\nmount = "{place}"\n'
-        said, code = self.agent.install(text, 240)
+        said, code = self.agent.install(text, 600)
         assert code == 3, said
         failed = [event for event in self.agent.server.web.reports if event["kind"] == "failed"]
         about = dict.fromkeys(names, "")
@@ -109,7 +109,7 @@ class Matrix:
         own = [serial for cell in cells for serial in serials(*cell)]
         shapes = []
         for wipe in (None, "force"):
-            said, code = self.agent.install(self.answers(cells, wipe), 400)
+            said, code = self.agent.install(self.answers(cells, wipe), 900)
             assert code == 0, said
             plan = planned.last(self.agent)
             assert self.leftovers(own, plan) == self.expected(own, plan)
@@ -162,7 +162,7 @@ class Matrix:
                     f"blkid --probe --offset {start} --size {size} --output value -s TYPE {node}"
                 )
                 lines.append(f"{probe} | sed 's/^/old at {start}: /'")
-        said, code = self.agent.script("\n".join([*lines, "exit 0"]), 120)
+        said, code = self.agent.script("\n".join([*lines, "exit 0"]), 300)
         assert code == 0, said
         return sorted(" ".join(line.split()) for line in said.splitlines() if line.strip())
 
@@ -212,7 +212,7 @@ def booted(bench: Bench, firmware: Firmware) -> Matrix:
     vm = Vm(name=firmware, firmware=firmware, memory=1024, disks=tuple(disks.values()))
     guest = agent.in_failure_shell(bench, vm, bare.tarball())
     matrix = Matrix(firmware, guest, disks)
-    said, code = guest.script(_preparation(matrix), 900)
+    said, code = guest.script(_preparation(matrix), 1800)
     assert code == 0, said
     matrix.remember()
     return matrix

@@ -89,7 +89,7 @@ def inspect(agent: Agent, plan: Plan, *, key: str = "", leave_open: bool = False
 
     `key` opens every LUKS; with `leave_open` everything stays mounted.
     """
-    said, code = agent.script(_script(plan, key, leave_open=leave_open), 120)
+    said, code = agent.script(_script(plan, key, leave_open=leave_open), 300)
     assert code == 0, said
     parts = re.split(rf"^{_MARK}(.*)\n", said, flags=re.MULTILINE)
     return Answers(dict(zip(parts[1::2], parts[2::2], strict=True)))
