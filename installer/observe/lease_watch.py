@@ -32,7 +32,7 @@ _LOOK_SECONDS = 0.1
 Say = Callable[[str, Literal["info", "warning"]], None]
 
 
-def wait(say: Say, root: Path = Path("/")) -> None:
+def wait(say: Say, root: Path = Path("/"), *, answer_seconds: float = ANSWER_SECONDS) -> None:
     """Wait until the client has been answered where the boot had a lease.
 
     Returns at once where init started no client. IPv6 routers, which most networks have not, are
@@ -42,7 +42,7 @@ def wait(say: Say, root: Path = Path("/")) -> None:
     if begun is None:
         return
     boot = [lease.interface for lease in boot_leases(root) if not lease.source.startswith("ip=")]
-    limit = ANSWER_SECONDS if boot else _first_seconds(root)
+    limit = answer_seconds if boot else _first_seconds(root)
     told = False
     while missing := _missing(root, boot, time.clock_gettime(time.CLOCK_BOOTTIME) - begun):
         waited = time.clock_gettime(time.CLOCK_BOOTTIME) - begun
