@@ -28,6 +28,9 @@ def believable(lease: Lease) -> tuple[Lease, list[str]]:
     kept = _Kept(warnings, "the lease's")
     wanted = (*lease.search, *([lease.domain] if lease.domain else []))
     domains = kept.of("domain", wanted, _is_domain, "is none")
+    if lease.routes:
+        # without any that can be, option 121 still forbids the routers of option 3
+        lease = replace(lease, gateway=None, further_routers=())
     return (
         replace(
             lease,
@@ -114,7 +117,7 @@ def _can_be_a_route(route: Route) -> bool:
     if network.is_multicast or network.is_loopback:
         return False
     if gateway is None:
-        return network.prefixlen > 0
+        return True
     return gateway.version == network.version and _is_gateway(gateway)
 
 

@@ -142,7 +142,7 @@ def _addressed(link: Link, unit: dict[str, NixValue], settings: dict[str, NixVal
 
 def _route(way: Way) -> dict[str, NixValue]:
     route: dict[str, NixValue] = {}
-    if not way.is_default:
+    if not way.is_default or way.gateway is None:
         route["Destination"] = str(way.destination)
     if way.gateway is not None:
         route["Gateway"] = str(way.gateway)

@@ -51,7 +51,7 @@ def scripted(links: Sequence[Link], *, names: bool = True) -> dict[str, NixValue
     gateways: dict[int, tuple[Link, Way]] = {}
     for link in links:
         for way in link.ways:
-            if way.is_default:
+            if way.is_default and way.gateway is not None:
                 gateways.setdefault(way.destination.version, (link, way))
     chosen = [way for _, way in gateways.values()]
     servers = [str(server) for link in links for server in link.nameservers]

@@ -3,11 +3,12 @@
 import json
 import re
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, TypeVar
 
 from deciding import saved
 from hypothesis import Phase, given, settings
@@ -20,6 +21,8 @@ from installer.model.facts import Facts, Lease, Lease6, Nic, Prefix, Route, Rout
 from installer.model.network import Network
 
 LEASES = 10_000
+CHILDREN = 10
+"""How many leases come of two that were drawn."""
 
 MAD = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
     [
@@ -96,13 +99,11 @@ CARDS = st.builds(
         tuple
     ),
 )
-FORMS = st.sampled_from(
-    [
-        {"mode": "dhcp"},
-        *[{"mode": "static-from-lease", "backend": name} for name in ("networkd", "scripted")],
-        {"staticInterfaceFromDHCP": "enp0s2"},
-    ]
-)
+FORMS: list[dict[str, str]] = [
+    {"mode": "dhcp"},
+    *[{"mode": "static-from-lease", "backend": name} for name in ("networkd", "scripted")],
+    {"staticInterfaceFromDHCP": "enp0s2"},
+]
 
 
 @dataclass(frozen=True)
@@ -128,31 +129,55 @@ def _facts(
     )
 
 
+A = TypeVar("A", Lease, Lease6)
+
+
+def _crossed(pick: Random, pair: tuple[A, A]) -> A | None:
+    """A lease with fields of two others, or none: drawing one takes longer than all the rest."""
+    if pick.random() < 0.15:
+        return None
+    return replace(
+        pair[0], **{one.name: getattr(pick.choice(pair), one.name) for one in fields(pair[0])}
+    )
+
+
 def _decided() -> tuple[list[Case], int]:
     """What is written for as many leases as are wanted, and how many of them were refused."""
     cases: list[Case] = []
     refused = 0
 
-    @settings(max_examples=LEASES, database=None, phases=[Phase.explicit, Phase.generate])
-    @given(st.none() | LEASES4, st.none() | LEASES6, CARDS, FORMS, MOMENTS)
+    @settings(
+        max_examples=LEASES // CHILDREN, database=None, phases=[Phase.explicit, Phase.generate]
+    )
+    @given(
+        st.tuples(LEASES4, LEASES4),
+        st.tuples(LEASES6, LEASES6),
+        CARDS,
+        MOMENTS,
+        st.integers(0, 2**32),
+    )
     def decide(
-        lease: Lease | None,
-        lease6: Lease6 | None,
+        leases: tuple[Lease, Lease],
+        leases6: tuple[Lease6, Lease6],
         card: Nic,
-        form: dict[str, str],
         observed: datetime | None,
+        seed: int,
     ) -> None:
         nonlocal refused
-        facts = _facts(lease, lease6, card, observed)
-        made, warnings, problems = networking_module(Network.model_validate(form), facts)
-        assert (made is None) == bool(problems)
-        if made is not None:
-            assert networking_module(Network.model_validate(form), facts)[0] == made
-            cases.append(Case(form, lease, lease6, made.text, warnings))
-            return
-        refused += 1
-        assert {problem.code for problem in problems} <= {"network.value", "network.no-lease"}
-        assert all(problem.what and problem.where and problem.hint for problem in problems)
+        pick = Random(seed)  # noqa: S311 - the same leases in every run
+        for _ in range(CHILDREN):
+            lease, lease6 = _crossed(pick, leases), _crossed(pick, leases6)
+            form = pick.choice(FORMS)
+            network = Network.model_validate(form)
+            facts = _facts(lease, lease6, card, observed)
+            made, warnings, problems = networking_module(network, facts)
+            assert (made is None) == bool(problems)
+            if made is not None:
+                cases.append(Case(form, lease, lease6, made.text, warnings))
+                continue
+            refused += 1
+            assert {problem.code for problem in problems} <= {"network.value", "network.no-lease"}
+            assert all(problem.what and problem.where and problem.hint for problem in problems)
 
     decide()
     return cases, refused
