@@ -250,7 +250,7 @@ def test_an_answer_after_90_seconds(here: Lab, heard: Heard) -> None:
     _serve(here, 600, "192.0.2.57")
     wait(heard, here.root)
     assert [str(lease.address) for lease in here.look().v4] == ["192.0.2.57/24"]
-    assert heard.lines == ["info: waiting up to 3 min for a DHCP server on any interface"]
+    assert heard.lines == ["info: waiting up to 3 min 00 s for a DHCP server on any interface"]
 
 
 def test_the_kernel_goes_on_forming_addresses(here: Lab) -> None:
