@@ -43,8 +43,17 @@ _REAL = """
 _SAMPLE = """
   lib = import (NIXPKGS + "/lib");
   evaluate = module: (lib.evalModules {
-    modules = import (NIXPKGS + "/nixos/modules/module-list.nix") ++ [ module ];
-    specialArgs = { pkgs = { }; modulesPath = NIXPKGS + "/nixos/modules"; };
+    modules = [
+      (NIXPKGS + "/nixos/modules/networking.nix")
+      (NIXPKGS + "/nixos/modules/accepted.nix")
+      {
+        options = lib.genAttrs [ "assertions" "warnings" ] (name: lib.mkOption {
+          type = lib.types.listOf lib.types.raw; default = [ ]; });
+      }
+      { options.environment.etc = lib.mkOption { type = lib.types.attrs; default = { }; }; }
+      module
+    ];
+    specialArgs.pkgs.hasNetworkd = true;
   }).config;
   more = config: { };
 """
@@ -73,7 +82,9 @@ let
     bridges = mapAttrs (name: pick [ "interfaces" ]) config.networking.bridges;
   };
   judged = module: let config = evaluate module; in {
-    failed = map (one: one.message) (filter (one: !one.assertion) config.assertions);
+    # what the sample system cannot do is no mistake of what is judged
+    failed = filter (text: match "This payload .*" text == null)
+      (map (one: one.message) (filter (one: !one.assertion) config.assertions));
     inherit (config) warnings;
     networking = networking config;
     networks = mapAttrs (name: pick [

@@ -47,6 +47,11 @@ let
             address = mkOption { type = address; };
             prefixLength = mkOption { type = types.ints.between 0 longest; };
             via = nullable address;
+            # Words of ip-route(8), as the scripted back end hands them on.
+            options = mkOption {
+              default = { };
+              type = types.attrsOf types.str;
+            };
           };
         }
       );
@@ -100,6 +105,7 @@ let
             Name = nullable (types.either types.str (types.listOf types.str));
             MACAddress = nullable macAddress;
             PermanentMACAddress = nullable macAddress;
+            Path = nullable types.str;
             Type = nullable types.str;
           };
         };
@@ -214,8 +220,11 @@ let
     options = {
       matchConfig = mkOption {
         type = settings [
+          "Kind"
           "MACAddress"
+          "Path"
           "PermanentMACAddress"
+          "Type"
         ];
       };
       linkConfig = mkOption {
@@ -353,12 +362,46 @@ in
       };
       nameservers = strings;
       search = strings;
+      timeServers = strings;
+      bonds = mkOption {
+        default = { };
+        type = types.attrsOf (
+          types.submodule {
+            options = {
+              interfaces = strings;
+              driverOptions = mkOption {
+                default = { };
+                type = types.attrsOf types.str;
+              };
+            };
+          }
+        );
+      };
+      bridges = mkOption {
+        default = { };
+        type = types.attrsOf (types.submodule { options.interfaces = strings; });
+      };
+      vlans = mkOption {
+        default = { };
+        type = types.attrsOf (
+          types.submodule {
+            options = {
+              id = mkOption { type = types.int; };
+              interface = mkOption { type = types.str; };
+            };
+          }
+        );
+      };
       defaultGateway = gateway ipv4;
       defaultGateway6 = gateway ipv6;
       interfaces = mkOption {
         type = types.attrsOf (types.submodule interface);
         default = { };
       };
+    };
+    boot.kernel.sysctl = mkOption {
+      default = { };
+      type = types.attrsOf (types.nullOr (types.either types.bool (types.either types.int types.str)));
     };
     systemd.network = {
       enable = mkOption {
@@ -393,6 +436,14 @@ in
       {
         assertion = real || config.systemd.network.netdevs == { };
         message = "This payload has no networkd: build the sample system with --variant network.";
+      }
+      {
+        assertion = cfg.bonds == { } && cfg.bridges == { } && cfg.vlans == { };
+        message = "This payload makes bonds, bridges and VLANs with networkd only.";
+      }
+      {
+        assertion = config.boot.kernel.sysctl == { };
+        message = "This payload sets no sysctl.";
       }
     ];
 
