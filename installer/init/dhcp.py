@@ -21,7 +21,10 @@ _LINK_SECONDS = 5.0
 
 def argv(config: Path = CONFIG, hook: Path = _HOOK) -> list[str]:
     """Return dhcpcd's command line; its messages go to the log that `config` names."""
-    return ["dhcpcd", "--nobackground", "--config", str(config), "--script", str(hook)]
+    return [
+        *("dhcpcd", "--nobackground", "--quiet"),
+        *("--config", str(config), "--script", str(hook)),
+    ]
 
 
 def start(children: Children, interfaces: Path = _INTERFACES) -> Iterator[str]:
@@ -61,5 +64,4 @@ _CONFIG = (
     "option host_name, fqdn, ntp_servers, interface_mtu, root_path",
     "option dhcp6_name_servers, dhcp6_domain_search, dhcp6_fqdn",
     "option dhcp6_ntp_server, dhcp6_sntp_servers",
-    "quiet",
 )

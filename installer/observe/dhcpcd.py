@@ -101,6 +101,16 @@ def from_names(
     )
 
 
+def from_dump(interface: str, text: str, source: str, warnings: list[str]) -> Lease | None:
+    """Make a lease of what `dhcpcd -4 -U` prints: NAME=VALUE lines, an empty line between parts."""
+    for part in text.split("\n\n"):
+        pairs = (line.partition("=") for line in part.splitlines())
+        given = {name: value for name, _, value in pairs}
+        if given.get("ip_address"):
+            return from_names(interface, given, source, warnings)
+    return None
+
+
 _ADDRESS = re.compile(r"new_dhcp6_ia_na[0-9]+_ia_addr[0-9]+")
 _NTP = re.compile(r"new_dhcp6_ntp_server[0-9]*_addr[0-9]*")
 _LONGEST_LIST = 64

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from installer.model.facts import Lease, Lease6
 from installer.observe import dhcpcd, ipv6, networkd
-from installer.observe.lease_files import assignments, from_json, from_klibc
+from installer.observe.lease_files import from_json, from_klibc
 from installer.observe.lease_kernel import from_kernel
 
 _NEVER_COMPLETED = {"interface", "address", "taken", "source"}
@@ -84,7 +84,7 @@ def _found(root: Path, said: Mapping[str, str], warnings: list[str]) -> Iterator
     yield from networkd.leases(root, warnings)
     for interface, text in sorted(said.items()):
         source = f"dhcpcd -4 -U {interface}"
-        lease = dhcpcd.from_names(interface, assignments(text, source, warnings), source, warnings)
+        lease = dhcpcd.from_dump(interface, text, source, warnings)
         if lease is not None:
             yield lease
     kernels = from_kernel(root, warnings)

@@ -1,5 +1,6 @@
 """A lease is asked for again, renewed, lost, refused and given back, by real servers."""
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,15 +182,21 @@ def test_a_server_that_takes_the_address_back(here: Lab, heard: Heard) -> None:
 
 
 def test_the_end_of_the_client_is_told(here: Lab, heard: Heard) -> None:
-    _serve(here, 600)
+    _serve(here, 600, "192.0.2.57")
     client = here.ask()
     here.answered()
     watch = LeaseWatch(heard, here.root, every=0.1)
     watch.start()
-    here.stop(client)
-    until(lambda: bool(heard.lines), 10, "word of its end")
+    here.stop(client, signal.SIGTERM)
+    until(lambda: "ended" in " ".join(heard.lines), 10, "word of its end")
     watch.stop()
-    assert heard.lines == ["warning: the DHCP client has ended: nobody renews the lease any more"]
+    assert heard.lines == [
+        (
+            "warning: eth0 lost its DHCP lease of 192.0.2.57: the client was stopped. The "
+            "address stays in use, but another machine may be given it"
+        ),
+        "warning: the DHCP client has ended: nobody renews the lease any more",
+    ]
 
 
 def test_two_servers(here: Lab, heard: Heard) -> None:
