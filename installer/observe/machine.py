@@ -4,12 +4,12 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from installer.model.facts import Dmi, Facts, Firmware
+from installer.model.facts import Dmi, Facts, Firmware, Lease, Nic
 from installer.model.filesystems import FILESYSTEMS, SWAP
 from installer.model.programs import SEARCH_PATH
 from installer.observe import disks, kernel, layers, lease, lldp, nics
@@ -70,6 +70,7 @@ def look_with_warnings(
     arguments, _ = kernel.read(root)
     said = said or Said()
     leases = lease.look(root, said.leases)
+    cards = nics.look(root, udev=udev, neighbours=lldp.neighbours(said.lldp))
     blocks = Blocks(root, udev)
     include = tuple(include)
     facts = Facts(
@@ -82,15 +83,26 @@ def look_with_warnings(
         dmi=_dmi(root),
         disks=disks.of(blocks, include),
         layers=layers.of(blocks, include),
-        nics=nics.look(root, udev=udev, neighbours=lldp.neighbours(said.lldp)),
+        nics=cards,
         leases=leases.v4,
         leases6=leases.v6,
-        boot_mac=arguments.boot_mac,
+        boot_mac=arguments.boot_mac or _leased_by_the_boot(root, cards, leases.v4),
         tools=_tools(root),
         kernel_arguments=arguments.shown(),
         observed=datetime.now(UTC),
     )
     return facts, leases.warnings
+
+
+def _leased_by_the_boot(root: Path, cards: Sequence[Nic], leases: Sequence[Lease]) -> str | None:
+    """The address of the one card that the boot had a lease for.
+
+    Only where our own client has leases for others since: otherwise the leases themselves say it.
+    """
+    booted = {one.interface for one in lease.boot_leases(root)}
+    if len(booted) != 1 or len(leases) < 2:
+        return None
+    return next((card.mac for card in cards if card.name in booted), None)
 
 
 def firmware(root: Path = Path("/")) -> Firmware:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from installer.model.facts import Lease6, Prefix, Route, Router
-from installer.observe import dhcpcd, ipv6, lease
+from installer.observe import dhcpcd, ipv6, lease, machine, nics
 from installer.observe.lease_watch import LeaseWatch, wait
 
 # /proc/net of Linux 6.1 on a network with a router, its own prefix and one behind it
@@ -187,3 +187,32 @@ def test_without_a_client_nobody_waits_and_nothing_is_watched(tmp_path: Path) ->
     watch.start()
     watch.stop()
     assert not said
+
+
+def test_the_card_that_booted_is_known_when_the_client_has_leases_for_all(tmp_path: Path) -> None:
+    for name, last in (("eth0", 6), ("eth1", 7)):
+        card = tmp_path / "sys/class/net" / name
+        (card / "device").mkdir(parents=True)
+        (card / "type").write_text("1\n")
+        (card / "address").write_text(f"52:54:00:00:00:0{last}\n")
+        _kept(
+            tmp_path,
+            f"dhcp-{name}",
+            interface=name,
+            reason="BOUND",
+            new_ip_address=f"192.0.2.{last}",
+            new_subnet_cidr="24",
+        )
+    assert machine.look(tmp_path).boot_nic is None
+    (tmp_path / "run/net-eth1.conf").write_text(
+        "DEVICE='eth1'\nPROTO='dhcp'\nIPV4ADDR='192.0.2.7'\nIPV4NETMASK='255.255.255.0'\n"
+    )
+    booted = machine.look(tmp_path).boot_nic
+    assert booted is not None
+    assert booted.name == "eth1"
+
+
+def test_the_permanent_address_is_asked_of_the_driver() -> None:
+    # the loopback interface has none, and no driver is asked for one that is not there
+    assert nics._asked_mac("lo") is None
+    assert nics._asked_mac("nobody0") is None
