@@ -154,10 +154,12 @@ def _connect(builder: _Builder) -> None:
                     builder.links[carrier] = replace(below, vlans=(*below.vlans, name))
     for link in list(builder.links.values()):
         if _in_circle(builder.links, link.name):
+            # the others of the circle are no news
             builder.wrong(
                 f"{link.name} is made of itself", link.where, "let each be made of others only"
             )
-        elif link.vlans and link.master and isinstance(builder.links[link.master].table, Bond):
+            break
+        if link.vlans and link.master and isinstance(builder.links[link.master].table, Bond):
             builder.wrong(
                 f"{link.name} belongs to {link.master}: its VLANs are never heard",
                 builder.links[link.vlans[0]].where,
