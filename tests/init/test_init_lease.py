@@ -1,5 +1,7 @@
 """What init makes of the leases."""
 
+import os
+import subprocess
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address
 from pathlib import Path
 
@@ -78,3 +80,25 @@ def test_name_servers_of_both_families() -> None:
     assert resolv_conf([_lease("192.0.2.53", domain="c.example"), six]) == (
         "nameserver 192.0.2.53\nnameserver fd77::53\nsearch c.example v6.example\n"
     )
+
+
+def test_the_hook_is_clean() -> None:
+    hook = dhcp.argv()[-1]
+    subprocess.run(["shellcheck", "-s", "sh", hook], check=True)
+    assert os.access(hook, os.X_OK)
+
+
+def test_the_hook_keeps_values_as_they_are(tmp_path: Path) -> None:
+    evil = "$(touch pwned)'; touch pwned; '`touch pwned`\n\x1b[2J"
+    environment = {
+        "NETINSTALL_DHCP": str(tmp_path),
+        "interface": "nosuch0",
+        "protocol": "dhcp",
+        "reason": "BOUND",
+        "new_root_path": evil,
+    }
+    subprocess.run([dhcp.argv()[-1]], check=True, env=environment, cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["dhcp-nosuch0"]
+    kept = (tmp_path / "dhcp-nosuch0").read_bytes().split(b"\0")
+    assert b"new_root_path=" + evil.encode() in kept
+    assert (tmp_path / "dhcp-nosuch0").stat().st_mode & 0o077 == 0
