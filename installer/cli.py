@@ -199,9 +199,11 @@ def _boot_verbs(boot: argparse.ArgumentParser) -> None:
 
 
 def _probe(arguments: argparse.Namespace) -> int:
+    from installer.act import clients  # noqa: PLC0415
+    from installer.act.run import Runner  # noqa: PLC0415
     from installer.observe import machine  # noqa: PLC0415
 
-    facts, warnings = machine.look_with_warnings()
+    facts, warnings = machine.look_with_warnings(said=clients.ask(Runner()))
     if arguments.json:
         from installer.model.codec import to_json  # noqa: PLC0415
 
@@ -217,6 +219,8 @@ def _probe(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from installer.act import clients  # noqa: PLC0415
+    from installer.act.run import Runner  # noqa: PLC0415
     from installer.decide.planner import decide  # noqa: PLC0415
     from installer.model.codec import from_json, to_json  # noqa: PLC0415
     from installer.model.config import Config  # noqa: PLC0415
@@ -226,7 +230,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.facts is not None:
         facts = from_json(Facts, _read(arguments.facts), where=str(arguments.facts))
     else:
-        facts = machine.look()
+        facts = machine.look(said=clients.ask(Runner()))
     text, name = answers.find(arguments.answers, facts, _say)
     config = Config(answers.load(text, name), name)
     if arguments.facts is None:

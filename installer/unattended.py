@@ -10,15 +10,17 @@ from pathlib import Path
 
 from installer import __version__
 from installer.act import answers as answer_files
-from installer.act import engine
+from installer.act import clients, engine
 from installer.act.narrator import Narrator
 from installer.act.run import Runner
 from installer.decide.planner import decide
+from installer.init import lease as init_lease
 from installer.model.answers import AnswerFile
 from installer.model.config import Config
 from installer.model.errors import ExitCode, InstallError, Problem, fail
 from installer.model.facts import Facts
-from installer.observe import answers, kernel, machine, payload
+from installer.observe import answers, kernel, lease_watch, machine, payload
+from installer.observe.lease_watch import LeaseWatch
 from installer.report.consoles import open_consoles, terminal
 from installer.report.http import HttpSink
 from installer.report.jsonlines import JsonLinesSink
@@ -72,11 +74,13 @@ def install(location: str | None, *, consent: bool, verbose: bool) -> int:
     outcome = _Outcome(on_failure=arguments.on_failure or "shell")
     if arguments.failure_delay is not None:
         outcome.failure_delay_seconds = arguments.failure_delay
+    watch = LeaseWatch(narrator.say)
     try:
         with _told(narrator):
             if location is None:
                 _refuse(argument_problems)
             facts = _observe(narrator)
+            watch.start()
             if arguments.report is not None:
                 fanout.add(HttpSink(arguments.report, _identity(facts)))
             config = _answers(location or arguments.answers, facts, narrator)
@@ -101,6 +105,7 @@ def install(location: str | None, *, consent: bool, verbose: bool) -> int:
     except InstallError as error:
         outcome.exit_code = error.exit_code
     finally:
+        watch.stop()
         # first: the last reports may take long, and init may lose its patience with them
         (RUN / "outcome.json").write_text(json.dumps(asdict(outcome)), encoding="utf-8")
         fanout.close(_LAST_REPORT_SECONDS)
@@ -140,7 +145,11 @@ def _told(narrator: Narrator) -> Iterator[None]:
 
 
 def _observe(narrator: Narrator) -> Facts:
-    facts, warnings = machine.look_with_warnings()
+    lease_watch.wait(narrator.say)
+    if _ENVIRONMENT_MARK.exists():
+        # name servers of IPv6, and those that came late
+        init_lease.apply()
+    facts, warnings = machine.look_with_warnings(said=clients.ask(Runner()))
     narrator.observed(__version__, facts)
     for warning in warnings:
         narrator.say(warning, "warning")

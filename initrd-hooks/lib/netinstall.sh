@@ -261,10 +261,8 @@ netinstall_udhcpc_event() {
 		netinstall_gateway=${router:-}
 		[ $# -lt 2 ] || netinstall_gateway=
 		while [ $# -ge 2 ]; do
-			case $1 in
-			0.0.0.0/0) netinstall_gateway=$2 ;;
-			*) netinstall_routes="$netinstall_routes $1 $2" ;;
-			esac
+			[ "$1" != 0.0.0.0/0 ] || netinstall_gateway=$2
+			netinstall_routes="$netinstall_routes $1 $2"
 			shift 2
 		done
 		netinstall_configure "${interface:?}" "${ip:?}" "${subnet:-}" "$netinstall_gateway"
@@ -272,25 +270,29 @@ netinstall_udhcpc_event() {
 		set -- $netinstall_routes
 		netinstall_routes=
 		while [ $# -ge 2 ]; do
-			if [ "$2" = 0.0.0.0 ]; then
-				netinstall_applet ip route replace "$1" dev "$interface"
-			else
-				netinstall_applet ip route replace "$1" via "$2" dev "$interface" onlink
-			fi
+			case $1/$2 in
+			0.0.0.0/0/*) ;;
+			*/0.0.0.0) netinstall_applet ip route replace "$1" dev "$interface" ;;
+			*) netinstall_applet ip route replace "$1" via "$2" dev "$interface" onlink ;;
+			esac
 			netinstall_count=$((netinstall_count + 1))
 			netinstall_routes="$netinstall_routes IPV4ROUTE${netinstall_count}SUBNET=$1"
 			netinstall_routes="$netinstall_routes IPV4ROUTE${netinstall_count}GATEWAY=$2"
 			shift 2
 		done
+		netinstall_count=0
+		netinstall_servers=
+		for netinstall_server in ${dns:-}; do
+			[ "$netinstall_count" -lt 10 ] || break
+			netinstall_servers="$netinstall_servers IPV4DNS$netinstall_count=$netinstall_server"
+			netinstall_count=$((netinstall_count + 1))
+		done
+		# CLIENT says how the server knows this machine: udhcpc sends an identifier, others none
 		# shellcheck disable=SC2086
-		set -- ${dns:-}
-		netinstall_dns0=${1:-}
-		netinstall_dns1=${2:-}
-		# shellcheck disable=SC2086
-		netinstall_write_lease "$interface" PROTO=dhcp \
+		netinstall_write_lease "$interface" PROTO=dhcp CLIENT=udhcpc \
 			"IPV4ADDR=$ip" "IPV4NETMASK=${subnet:-}" "IPV4BROADCAST=${broadcast:-}" \
-			"IPV4GATEWAY=${netinstall_gateway%% *}" \
-			"IPV4DNS0=$netinstall_dns0" "IPV4DNS1=$netinstall_dns1" \
+			"IPV4GATEWAY=${netinstall_gateway%% *}" "IPV4ROUTERS=${router:-}" \
+			$netinstall_servers "IPV4NTP=${ntpsrv:-}" "IPV4MTU=${mtu:-}" \
 			"HOSTNAME=${hostname:-}" "DNSDOMAIN=${domain:-}" "DOMAINSEARCH=${search:-}" \
 			"ROOTSERVER=${siaddr:-${serverid:-}}" "ROOTPATH=${rootpath:-}" \
 			"filename=${boot_file:-}" "DHCPLEASETIME=${lease:-}" $netinstall_routes
@@ -341,7 +343,7 @@ netinstall_udhcpc() (
 				export NETINSTALL_RUN
 				# a server may look for 3 s whether the address is taken; then comes the next card
 				netinstall_applet udhcpc -i "$name" -f -q -n -t 2 -T 3 \
-					-O search -O staticroutes -O rootpath -s "$NETINSTALL_UDHCPC"
+					-O search -O staticroutes -O rootpath -O ntpsrv -O mtu -s "$NETINSTALL_UDHCPC"
 				;;
 			esac >/dev/null 2>&1
 			netinstall_has_lease && return 0

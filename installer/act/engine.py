@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer.act import disk, erase, filesystems, nixos, teardown
+from installer.act import configuration, disk, erase, filesystems, nixos, teardown
 from installer.act import payload as payloads
 from installer.act.devices import disk_node, no_assembly, partition_nodes
 from installer.act.logs import keep_logs
@@ -201,7 +201,7 @@ def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912, PLR0915 - 
         case GenerateConfig():
             nixos.generate_config(target, runner, work.toplevel)
         case WriteFile():
-            nixos.write_file(step, target, narrator)
+            configuration.write_file(step, target, runner, narrator, work.toplevel)
         case SetProfile():
             nixos.set_profile(target, runner, work.toplevel)
         case RebuildSystem():

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
-from installer.act.narrator import Narrator
 from installer.act.run import Runner
 from installer.act.target import Target
 from installer.model.errors import InstallError, fail
@@ -14,7 +13,6 @@ from installer.model.plan import (
     SYSTEM_PROFILE,
     InstallBootLoader,
     RebuildSystem,
-    WriteFile,
 )
 
 _CHANNEL = "/nix/var/nix/profiles/per-user/root/channels/nixos"
@@ -29,7 +27,7 @@ def _environment(toplevel: str) -> Mapping[str, str]:
     }
 
 
-def _in_target(
+def in_target(
     target: Target,
     runner: Runner,
     toplevel: str,
@@ -39,14 +37,17 @@ def _in_target(
     purpose: str,
     environment: Mapping[str, str] | None = None,
     stdin: IO[bytes] | None = None,
-) -> None:
+    capture: bool = False,
+) -> str:
+    """Run a program of the system in it; its standard output if `capture`. Raises InstallError."""
     program, *arguments = argv
-    runner.run(
+    return runner.run(
         [f"{toplevel}/sw/bin/{program}" if "/" not in program else program, *arguments],
         chroot=target.root,
         timeout=timeout,
         environment={**_environment(toplevel), **(environment or {})},
         stdin=stdin,
+        capture=capture,
         purpose=purpose,
     )
 
@@ -60,7 +61,7 @@ def register_store(target: Target, runner: Runner, toplevel: str) -> None:
     registration = target.confined(PAYLOAD_REGISTRATION)
     try:
         with registration.open("rb") as stream:
-            _in_target(
+            in_target(
                 target,
                 runner,
                 toplevel,
@@ -69,7 +70,7 @@ def register_store(target: Target, runner: Runner, toplevel: str) -> None:
                 stdin=stream,
                 purpose="registering the store paths",
             )
-        _in_target(
+        in_target(
             target,
             runner,
             toplevel,
@@ -93,7 +94,7 @@ def generate_config(target: Target, runner: Runner, toplevel: str) -> None:
     """Run nixos-generate-config(8); it leaves an existing configuration.nix alone."""
     # switch-to-configuration and nixos-enter recognise a NixOS by this file
     target.confined("etc/NIXOS").touch()
-    _in_target(
+    in_target(
         target,
         runner,
         toplevel,
@@ -103,28 +104,9 @@ def generate_config(target: Target, runner: Runner, toplevel: str) -> None:
     )
 
 
-def write_file(step: WriteFile, target: Target, narrator: Narrator) -> None:
-    """Write a file of the installed system, and warn if configuration.nix does not import it."""
-    path = target.confined(str(PurePosixPath(step.path).parent)) / PurePosixPath(step.path).name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.write_text(step.content, encoding="utf-8")
-    path.chmod(step.mode)
-    configuration = target.path(_CONFIGURATION)
-    if path.parent == configuration.parent and (
-        not configuration.is_file()
-        or path.name not in configuration.read_text(encoding="utf-8", errors="replace")
-    ):
-        narrator.say(
-            f"{_CONFIGURATION} does not import ./{path.name}: what it says has no effect "
-            "until it does",
-            "warning",
-        )
-
-
 def set_profile(target: Target, runner: Runner, toplevel: str) -> None:
     """Make a toplevel the system profile's new generation."""
-    _in_target(
+    in_target(
         target,
         runner,
         toplevel,
@@ -139,7 +121,7 @@ def rebuild(step: RebuildSystem, target: Target, runner: Runner, toplevel: str) 
     offline = [] if step.substitute else ["--option", "substituters", ""]
     if step.substitute:
         target.share_resolver()
-    _in_target(
+    in_target(
         target,
         runner,
         toplevel,
@@ -205,7 +187,7 @@ def flush(target: Target, runner: Runner, *, whole_store: bool) -> None:
             if link.is_symlink():
                 parts.append("/".join(str(link.readlink()).split("/")[:4]))
         arguments = ["--verify-path", *dict.fromkeys(parts)]
-    _in_target(
+    in_target(
         target,
         runner,
         toplevel,
@@ -218,7 +200,7 @@ def flush(target: Target, runner: Runner, *, whole_store: bool) -> None:
 def install_boot_loader(step: InstallBootLoader, target: Target, runner: Runner) -> None:
     """Run the system's own switch-to-configuration: the last step that a boot depends on."""
     toplevel = profile_toplevel(target)
-    _in_target(
+    in_target(
         target,
         runner,
         toplevel,

@@ -62,6 +62,29 @@ class Target:
                 )
         return path
 
+    def has(self, inside: str) -> bool:
+        """Say whether the installed system has a file, its symbolic links read as it reads them."""
+        parts = [part for part in inside.split("/") if part]
+        at: list[str] = []
+        links = 40
+        while parts:
+            part = parts.pop(0)
+            if part in (".", ".."):
+                del at[len(at) - (part == "..") :]
+                continue
+            place = self.root.joinpath(*at, part)
+            if not place.is_symlink():
+                at.append(part)
+                continue
+            links -= 1
+            # as the kernel's own limit (path_resolution(7))
+            if links == 0:
+                return False
+            leads = str(place.readlink())
+            at = [] if leads.startswith("/") else at
+            parts[:0] = [step for step in leads.split("/") if step]
+        return self.root.joinpath(*at).exists()
+
     def mount(self, step: MountFilesystem) -> None:
         """Mount a new file system."""
         where = self.confined(step.where)

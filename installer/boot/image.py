@@ -65,7 +65,7 @@ PACKAGES = (
     "ca-certificates",
     # what it runs
     *("e2fsprogs", "xfsprogs", "btrfs-progs", "dosfstools", "fdisk", "mount", "efibootmgr"),
-    *("zstd", "xz-utils", "iproute2"),
+    *("zstd", "xz-utils", "iproute2", "dhcpcd-base"),
     *("mdadm", "lvm2", "thin-provisioning-tools", "cryptsetup-bin", "f2fs-tools"),
     *("nvme-cli", "hdparm"),
     # systemd-cryptenroll, and what it loads to talk to a TPM

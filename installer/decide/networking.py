@@ -1,240 +1,245 @@
-"""networking.nix: DHCP, or what the lease said, for the interface that booted or is named."""
+"""networking.nix: what the answer file says, and what the leases say where it asks for that."""
 
-import re
-from collections.abc import Iterator
-from dataclasses import replace
-from ipaddress import IPv4Address
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from textwrap import wrap
 
+from installer.decide import cards
+from installer.decide.hostnames import Names, names
+from installer.decide.leases import believable
+from installer.decide.links import Link, link_up, static_from_lease
+from installer.decide.networkd import networkd
 from installer.decide.nix import NixValue, nix_module
-from installer.model.answers import Network
+from installer.decide.scripted import cannot, scripted
 from installer.model.errors import Problem
-from installer.model.facts import Facts, Lease, Nic
+from installer.model.facts import Facts, Lease, Lease6, Nic
+from installer.model.network import Bond, Bridge, Network, Vlan
+from installer.model.plan import PlannedLink, PlannedNetwork
 
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_DOMAIN = re.compile(
-    # RFC 1123, 2.1, and the underscore that Active Directory's domains have
-    r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-    r"(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*"
-)
-_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
-_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_COMMENT = 90
+"""Columns of a comment's text."""
 
 
-def networking_module(network: Network, facts: Facts) -> tuple[str, list[str], list[Problem]]:
-    """Write the module; return its text, warnings and problems.
+@dataclass(frozen=True)
+class Networking:
+    """networking.nix and, for people, what it makes of the machine."""
 
-    A lease is whatever somebody on the network said: names and name servers that cannot be are
-    left out with a warning, but an address or a gateway that cannot be is a problem.
-    """
-    nic = _interface(network, facts)
-    if nic is None and (network.interface != "boot" or network.mode != "dhcp"):
-        return "", [], [_no_interface(network, facts)]
-    lease = facts.lease_of(nic) if nic is not None else None
-    settings: dict[str, NixValue] = {}
-    warnings: list[str] = []
+    text: str
+    network: PlannedNetwork
+
+
+def networking_module(
+    network: Network, facts: Facts
+) -> tuple[Networking | None, list[str], list[Problem]]:
+    """Write the module; return it (None after a problem), warnings and problems."""
+    links, all_ask, warnings, problems = _links(network, facts)
+    lease, lease6 = _naming(network, facts, links)
+    found: list[str] = []
     if lease is not None:
-        lease, warnings = _believable(lease)
-    hostname, domain, found = _names(network, lease)
-    warnings += found
-    if hostname is not None:
-        settings["hostName"] = hostname
-    if domain is not None:
-        settings["domain"] = domain
-    settings["useNetworkd"] = network.backend == "networkd"
-    if network.mode == "dhcp":
-        settings["useDHCP"] = True
-        return (
-            nix_module(
-                {"networking": settings},
-                "Written by netinstall: all interfaces ask a DHCP server.",
-            ),
-            warnings,
-            [],
+        # only the names are taken from it here, so nothing else of it is worth a warning
+        lease, found = believable(
+            Lease(
+                lease.interface,
+                lease.address,
+                domain=lease.domain,
+                hostname=lease.hostname,
+                fqdn=lease.fqdn,
+            )
         )
-    assert nic is not None  # noqa: S101 - for the type checker: no interface was a problem above
-    if lease is None:
-        return (
-            "",
-            warnings,
-            [
-                Problem(
-                    "network.no-lease",
-                    f"{nic.name} ({nic.mac}) has no DHCP lease to make static",
-                    "network.mode",
-                    'boot from the interface that is meant, or say mode = "dhcp"',
-                )
-            ],
-        )
-    if problems := [*_impossible(lease), *_unnamable(network, nic)]:
-        return "", warnings, problems
-    settings["useDHCP"] = False
-    comment = (
-        f"Written by netinstall: the DHCP lease of {nic.name} ({nic.mac}), made static.\n"
-        f"Taken from {lease.source or 'the boot environment'}"
-        + (f", given by {lease.server}." if lease.server else ".")
-    )
+    given, more = names(network, lease, lease6)
+    warnings = list(dict.fromkeys((*warnings, *found, *more)))
     if network.backend == "scripted":
-        _scripted(settings, nic, lease)
-        return nix_module({"networking": settings}, comment), warnings, []
-    return (
-        nix_module({"networking": settings, "systemd": _networkd(nic, lease)}, comment),
-        warnings,
-        [],
+        problems += cannot(links)
+    if problems:
+        return None, warnings, problems
+    others = all_ask or (network.described and network.others == "dhcp")
+    settings = _settings(network, links, given, others=others)
+    text = nix_module(settings, "\n".join(_head(facts, links, others=others)))
+    planned = PlannedNetwork(
+        given.host,
+        given.domain,
+        given.source,
+        None if network.by_older_names else network.backend,
+        tuple(_planned(link, facts) for link in links),
+        others,
     )
+    return Networking(text, planned), warnings, []
 
 
-def _interface(network: Network, facts: Facts) -> Nic | None:
-    if network.interface == "boot":
-        return facts.boot_nic
-    wanted = network.interface.lower()
-    for nic in facts.nics:
-        if network.interface == nic.name or wanted in (nic.mac, nic.permanent_mac):
-            return nic
-    return None
-
-
-def _no_interface(network: Network, facts: Facts) -> Problem:
-    seen = ", ".join(f"{nic.name} ({nic.mac})" for nic in facts.nics) or "none"
-    if network.interface == "boot":
-        return Problem(
-            "network.no-interface",
-            f"it is not known which interface booted; seen: {seen}",
-            "network.interface",
-            "name it, or boot with BOOTIF=01-<mac> on the kernel command line",
+def _links(
+    network: Network, facts: Facts
+) -> tuple[tuple[Link, ...], bool, list[str], list[Problem]]:
+    """The links, whether all other interfaces ask a server anyway, warnings and problems."""
+    if network.described:
+        links, warnings, problems = link_up(network, facts)
+        return links, False, warnings, problems
+    if network.static_interface_from_dhcp is not None:
+        links, warnings, problems = static_from_lease(
+            network.static_interface_from_dhcp, network, facts
         )
-    return Problem(
-        "network.no-interface",
-        f"there is no interface {network.interface}; seen: {seen}",
-        "network.interface",
-        "use one of these names or MAC addresses",
+        return links, False, warnings, problems
+    if network.mode == "static-from-lease":
+        links, warnings, problems = static_from_lease(network.interface, network, facts)
+        return links, False, warnings, problems
+    nic = cards.find(network.interface, facts, "network.interface")
+    wrong = [nic] if isinstance(nic, Problem) and network.interface != "boot" else []
+    return (), True, [], wrong
+
+
+def _naming(
+    network: Network, facts: Facts, links: Sequence[Link]
+) -> tuple[Lease | None, Lease6 | None]:
+    """The leases that may name the machine: of the interface that is meant, or that booted."""
+    if not network.described:
+        wanted = network.static_interface_from_dhcp or network.interface
+        nic = cards.find(wanted, facts, "")
+        if isinstance(nic, Problem):
+            return None, None
+        return facts.lease_of(nic), facts.lease6_of(nic)
+    found: list[Nic] = [facts.boot_nic] if facts.boot_nic is not None else []
+    found += [link.card for link in links if link.card is not None]
+    lease = next((one for nic in found if (one := facts.lease_of(nic))), None)
+    lease6 = next((six for nic in found if (six := facts.lease6_of(nic))), None)
+    return lease, lease6
+
+
+def _settings(
+    network: Network, links: Sequence[Link], given: Names, *, others: bool
+) -> dict[str, NixValue]:
+    networking: dict[str, NixValue] = {}
+    if given.host is not None:
+        networking["hostName"] = given.host
+    older = network.by_older_names
+    if given.domain is not None:
+        networking["domain"] = given.domain
+    if not older:
+        networking["useNetworkd"] = network.backend == "networkd"
+    networking["useDHCP"] = others
+    if network.nameservers:
+        networking["nameservers"] = [str(server) for server in network.nameservers]
+    if network.search:
+        networking["search"] = list(network.search)
+    if not links:
+        return {"networking": networking}
+    if network.backend == "networkd" and not older:
+        return {"networking": networking, "systemd": {"network": networkd(links)}}
+    # whoever wrote the older option knows what the installed system calls the interface
+    known = older and all(link.name == network.static_interface_from_dhcp for link in links)
+    settings = scripted(links, names=not known)
+    inner = settings["networking"]
+    assert isinstance(inner, dict)  # noqa: S101 - for the type checker
+    for name, value in inner.items():
+        before = networking.get(name)
+        networking[name] = [*before, *value] if isinstance(before, list) else value
+    return {**settings, "networking": networking}
+
+
+def _head(facts: Facts, links: Sequence[Link], *, others: bool) -> list[str]:
+    """Say when and from what the file was made."""
+    when = f" on {_moment(facts.observed)}" if facts.observed is not None else ""
+    lines = [f"Written by netinstall{when}."]
+    lines += [f"{link.name}: {'; '.join(_origin(link))}." for link in links if not link.master]
+    if others:
+        lines.append(f"All {'other ' if links else ''}interfaces ask a DHCP server.")
+    # lines that long are read by nobody
+    return [part for line in lines for part in wrap(line, _COMMENT, subsequent_indent="  ")]
+
+
+def _moment(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _leased(link: Link) -> list[str]:
+    """The leases that became static, in words."""
+    words = []
+    sources: tuple[tuple[Lease | Lease6 | None, str], ...] = (
+        (link.lease, "the DHCP lease"),
+        (link.lease6, "the IPv6 addresses"),
     )
+    for lease, kind in sources:
+        if lease is None:
+            continue
+        card = f" ({link.card.mac})" if link.card is not None else ""
+        said = f"{kind} of {lease.interface}{card}, made static"
+        if isinstance(lease, Lease) and lease.server is not None:
+            said += f", given by {lease.server}"
+        if lease.taken is not None:
+            said += f" on {_moment(lease.taken)}"
+        words.append(said + f", read from {lease.source or 'the boot environment'}")
+    return words
 
 
-def _believable(lease: Lease) -> tuple[Lease, list[str]]:
-    """Leave out of a lease what no NixOS could take; say what."""
-    names = dict.fromkeys((*lease.search, *([lease.domain] if lease.domain else [])))
-    wrong = [name for name in names if not _DOMAIN.fullmatch(name)]
-    warnings = [f"the lease's domain {name!r} is none: it is left out" for name in wrong]
-    servers = [server for server in lease.nameservers if not _can_be_a_host(server)]
-    warnings += [
-        f"the lease's name server {server} cannot be one: it is left out" for server in servers
-    ]
-    return (
-        replace(
-            lease,
-            search=tuple(name for name in lease.search if name not in wrong),
-            domain=None if lease.domain in wrong else lease.domain,
-            nameservers=tuple(server for server in lease.nameservers if server not in servers),
-        ),
-        warnings,
-    )
+def _origin(link: Link) -> list[str]:
+    """Where the addresses of a link come from, in words."""
+    words = _leased(link)
+    leased = _addresses_of_leases(link)
+    if any(address not in leased for address in link.addresses):
+        words.append("addresses of the answer file")
+    if link.ipv4 == "dhcp":
+        words.append("asks a DHCP server")
+    return words or ["no addresses" if link.is_plain else _SAYS6[link.ipv6]]
 
 
-def _can_be_a_host(address: IPv4Address) -> bool:
-    return not (address.is_unspecified or address.is_multicast or address.is_reserved)
+def _addresses_of_leases(link: Link) -> list[object]:
+    found: list[object] = [link.lease.address] if link.lease is not None else []
+    if link.lease6 is not None:
+        ips = {*link.lease6.addresses, *(one.ip for one in link.lease6.slaac)}
+        found += [address for address in link.addresses if address.ip in ips]
+    return found
 
 
-def _impossible(lease: Lease) -> Iterator[Problem]:
-    """Say which addresses of a lease no machine can be given."""
-    address, network = lease.address.ip, lease.address.network
-    # /31 and /32 have no such addresses (RFC 3021)
-    edges = (network.network_address, network.broadcast_address) if network.prefixlen < 31 else ()
-    if not _can_be_a_host(address) or address.is_loopback or address in edges:
-        yield _value(lease, f"the address {lease.address}, which no machine can have")
-    gateway = lease.gateway
-    if gateway is not None and (not _can_be_a_host(gateway) or gateway.is_loopback):
-        yield _value(lease, f"the gateway {gateway}, which no machine can have")
-    elif gateway is not None and gateway == address:
-        yield _value(lease, f"the gateway {gateway}, which is this machine's own address")
+_SAYS6 = {
+    "auto": "IPv6 as the routers say",
+    "slaac": "IPv6 by SLAAC",
+    "dhcpv6": "IPv6 by DHCPv6",
+    "static": "IPv6 fixed, without routers' advertisements",
+    "frozen": "IPv6 fixed, routes as the routers say",
+    "off": "no IPv6",
+}
 
 
-def _value(lease: Lease, what: str) -> Problem:
-    return Problem(
-        "network.value",
-        f"the lease of {lease.interface} holds {what}",
-        "network.mode",
-        'correct the DHCP server, or say mode = "dhcp"',
-    )
+def _planned(link: Link, facts: Facts) -> PlannedLink:
+    """A link in words, for the plan."""
+    details: list[str] = []
+    if link.master is None:
+        addresses = [str(address) for address in link.addresses]
+        if link.ipv4 == "dhcp":
+            addresses.insert(0, "IPv4 by DHCP")
+        if link.is_plain:
+            addresses.append("no addresses")
+        else:
+            addresses.append(_SAYS6[link.ipv6])
+        details.append(", ".join(addresses))
+        details += [f"from {one}" for one in _leased(link)]
+    for way in link.ways:
+        where = "default" if way.is_default else str(way.destination)
+        by = f"via {way.gateway}" if way.gateway is not None else "on the link"
+        beyond = ", which is on the link" if way.on_link else ""
+        metric = f", metric {way.metric}" if way.metric is not None else ""
+        details.append(f"route {where} {by}{beyond}{metric}")
+    for name, values in (
+        ("DNS", [*map(str, link.nameservers)]),
+        ("search", [*link.search]),
+        ("NTP", [*link.ntp]),
+        ("MTU", [str(link.mtu)] if link.mtu is not None else []),
+    ):
+        if values:
+            details.append(f"{name} {', '.join(values)}")
+    return PlannedLink(link.name, _what(link, facts), tuple(details))
 
 
-def _unnamable(network: Network, nic: Nic) -> Iterator[Problem]:
-    """Say why networking.nix could not name an interface (its name, or its MAC address)."""
-    scripted = network.backend == "scripted"
-    name = nic.name if scripted else nic.permanent_mac or nic.mac
-    if not (_INTERFACE if scripted else _MAC).fullmatch(name):
-        yield Problem(
-            "network.value",
-            f"the {'name' if scripted else 'hardware address'} {name!r} of {nic.name!r} is none "
-            "that networking.nix can hold",
-            "network.interface",
-            'use another interface, or say mode = "dhcp"',
-        )
-
-
-def _names(network: Network, lease: Lease | None) -> tuple[str | None, str | None, list[str]]:
-    """Host name and domain. NixOS wants them apart: networking.hostName has no dots."""
-    domain = lease.domain if lease is not None else None
-    if network.hostname is not None:
-        return network.hostname, domain, []
-    if lease is None or not lease.hostname:
-        return None, domain, []
-    first, _, rest = lease.hostname.partition(".")
-    if not _LABEL.fullmatch(first):
-        return (
-            None,
-            domain,
-            [
-                (
-                    f"the lease's host name {lease.hostname!r} is none that NixOS takes; "
-                    "the payload's stays (set network.hostname to choose one)"
-                )
-            ],
-        )
-    return first.lower(), rest if _DOMAIN.fullmatch(rest) else domain, []
-
-
-def _search(lease: Lease) -> list[NixValue]:
-    return list(lease.search) or ([lease.domain] if lease.domain else [])
-
-
-def _scripted(settings: dict[str, NixValue], nic: Nic, lease: Lease) -> None:
-    settings["interfaces"] = {
-        nic.name: {
-            "ipv4": {
-                "addresses": [
-                    {
-                        "address": str(lease.address.ip),
-                        "prefixLength": lease.address.network.prefixlen,
-                    }
-                ]
-            }
-        }
-    }
-    if lease.gateway is not None:
-        # without an interface networkd-based systems warn, and two NICs are ambiguous
-        settings["defaultGateway"] = {"address": str(lease.gateway), "interface": nic.name}
-    if lease.nameservers:
-        settings["nameservers"] = [str(server) for server in lease.nameservers]
-    if search := _search(lease):
-        settings["search"] = search
-
-
-def _networkd(nic: Nic, lease: Lease) -> dict[str, NixValue]:
-    mac = nic.permanent_mac or nic.mac
-    match = "PermanentMACAddress" if nic.permanent_mac else "MACAddress"
-    unit: dict[str, NixValue] = {
-        "matchConfig": {match: mac},
-        "address": [str(lease.address)],
-    }
-    if lease.gateway is not None:
-        route: dict[str, NixValue] = {"Gateway": str(lease.gateway)}
-        if lease.gateway not in lease.address.network:
-            # a gateway beyond the prefix is reached on the link itself (systemd.network(5))
-            route["GatewayOnLink"] = True
-        unit["routes"] = [route]
-    if lease.nameservers:
-        unit["dns"] = [str(server) for server in lease.nameservers]
-    if search := _search(lease):
-        unit["domains"] = search
-    unit["linkConfig"] = {"RequiredForOnline": "routable"}
-    return {"network": {"networks": {"10-netinstall": unit}}}
+def _what(link: Link, facts: Facts) -> str:
+    belongs = f", belongs to {link.master}" if link.master is not None else ""
+    if link.card is not None:
+        now = f", now {link.card.name}" if link.card.name != link.name else ""
+        boots = ", which booted" if link.card is facts.boot_nic else ""
+        return f"network card {link.card.mac}{now}{boots}{belongs}"
+    match link.table:
+        case Bond() as bond:
+            return f"bond ({bond.bond_mode}) of {', '.join(link.members)}{belongs}"
+        case Vlan() as vlan:
+            return f"VLAN {vlan.id} on {link.members[0]}{belongs}"
+        case Bridge():
+            return f"bridge of {', '.join(link.members) or 'nothing yet'}{belongs}"
+    return "interface"

@@ -86,8 +86,11 @@ def _nix_list(values: Sequence[NixValue], indent: int) -> str:
     line = f"[ {' '.join(_inline(value) for value in values)} ]"
     if indent + len(line) <= _LINE:
         return line
-    inner = [nix_value(value, indent + 2) for value in values]
     pad = " " * (indent + 2)
+    inner = [
+        one if len(pad) + len(one := _inline(value)) <= _LINE else nix_value(value, indent + 2)
+        for value in values
+    ]
     return "[\n" + "".join(f"{pad}{item}\n" for item in inner) + " " * indent + "]"
 
 

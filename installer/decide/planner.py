@@ -115,7 +115,8 @@ def decide(facts: Facts, config: Config) -> Plan:
     networking, found_warnings, found = networking_module(answers.network, facts)
     warnings += _storage_warnings(answers, storage) + found_warnings
     problems += found
-    steps = tuple(_steps(facts, config, storage, networking))
+    text = networking.text if networking is not None else ""
+    steps = tuple(_steps(facts, config, storage, text))
     problems += _missing_tools(facts, steps)
     if problems:
         raise InstallError(_in_place(problem, config.source) for problem in problems)
@@ -126,6 +127,7 @@ def decide(facts: Facts, config: Config) -> Plan:
         rejected=tuple(rejected),
         steps=steps,
         warnings=tuple(warnings),
+        network=networking.network if networking is not None else None,
     )
 
 
@@ -242,14 +244,15 @@ def _steps(facts: Facts, config: Config, storage: _Storage, networking: str) -> 
     yield EnterTarget(efivars=facts.firmware == "uefi")
     yield RegisterStore()
     yield GenerateConfig()
-    yield WriteFile("/etc/nixos/networking.nix", networking)
+    add = system.add_imports
+    yield WriteFile("/etc/nixos/networking.nix", networking, add_import=add)
     for path, text in (
         (STORAGE_PATH, storage_module(answers, stack, facts.entropy)),
         (BOOT_DEVICE_PATH, boot_device_module(storage.tables, facts.firmware, stack)),
         (BOOT_MIRROR_PATH, boot_mirror_module(stack, storage.tables)),
     ):
         if text is not None:
-            yield WriteFile(path, text)
+            yield WriteFile(path, text, add_import=add)
     if system.install == "rebuild":
         rebuild = system.rebuild
         yield RebuildSystem(

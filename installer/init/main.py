@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import installer
-from installer.init import consoles, devices, kernel, root
+from installer.init import consoles, devices, dhcp, kernel, root
 from installer.init.children import ENVIRONMENT, Children, describe
 
 RUN = Path("/run/netinstall")
@@ -53,11 +53,14 @@ def prepare(children: Children, arguments: str) -> Iterator[str]:
         yield f"warning: {problem}"
     if children.wait(lease, 30) != 0:
         yield "warning: the lease could not be read, so name servers are not known"
+    for problem in dhcp.start(children):
+        yield f"warning: {problem}"
 
 
 def _apply_lease() -> None:
     from installer.init import lease  # noqa: PLC0415 - kept out of PID 1's memory
 
+    lease.prepare_client()
     lease.apply()
 
 

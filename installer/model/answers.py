@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from installer.model.fields import AbsolutePath, HostName, HttpUrl, NonEmpty, Strict
+from installer.model.fields import AbsolutePath, HttpUrl, NonEmpty, Strict
+from installer.model.network import Network
 from installer.model.storage import Storage
 
 # $ is the very end for pydantic's regex crate and for ECMA-262, which JSON Schema refers to; \z
@@ -85,19 +86,9 @@ class System(Strict):
     verify_store: bool = Field(
         False, description="check the contents of every registered store path before it may boot"
     )
-
-
-class Network(Strict):
-    """What the installed system's networking.nix says."""
-
-    mode: Literal["dhcp", "static-from-lease"] = "dhcp"
-    interface: NonEmpty = Field(
-        "boot",
-        description="boot: the one that booted; or a kernel name (eth0), or a MAC address",
-    )
-    backend: Literal["networkd", "scripted"] = "networkd"
-    hostname: HostName | None = Field(
-        None, description="host name; without, the lease's, and if it has none the payload's"
+    add_imports: bool = Field(
+        False,
+        description="let configuration.nix import what is written beside it, if it does not",
     )
 
 

@@ -62,6 +62,11 @@ CODES: dict[str, tuple[ExitCode, str]] = {
         ExitCode.HARDWARE,
         "the lease or interface has a value that NixOS cannot take",
     ),
+    "network.ambiguous": (ExitCode.HARDWARE, "a name means more than one network interface"),
+    "network.described": (
+        ExitCode.HARDWARE,
+        "the described network contradicts itself or this machine",
+    ),
     "root.not-writable": (ExitCode.HARDWARE, "the root could not be made writable"),
     "payload.not-found": (ExitCode.PAYLOAD, "the server or path does not have the payload"),
     "payload.hash": (ExitCode.PAYLOAD, "the payload is not the one that was announced"),

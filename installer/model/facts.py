@@ -2,7 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface
+from datetime import datetime
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 from typing import Literal
 
 Firmware = Literal["uefi", "bios"]
@@ -100,11 +108,30 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """What the switch port at the other end of the cable says of itself (LLDP, IEEE 802.1AB).
+
+    `system` is the switch's name, `chassis` its identifier (mostly a MAC address), `port` the
+    port's identifier and `port_description` what its owner wrote to it, `address` where it is
+    managed, `vlan` the port's untagged VLAN.
+    """
+
+    system: str | None = None
+    chassis: str | None = None
+    port: str | None = None
+    port_description: str | None = None
+    address: IPv4Address | IPv6Address | None = None
+    vlan: int | None = None
+
+
+@dataclass(frozen=True)
 class Nic:
     """A network interface with hardware behind it; `speed` in Mbit/s, None when not known.
 
-    `mac` and `permanent_mac` are lower case with colons. `names` are udev's proposals
-    (ID_NET_NAME_ONBOARD, _SLOT, _PATH, _MAC), best first.
+    `name` is the kernel's, good for this boot only. `mac` and `permanent_mac` are lower case with
+    colons; the permanent one is that of the hardware, whatever the interface uses at the moment.
+    `path` is udev's ID_PATH. `names` are udev's proposals (ID_NET_NAME_FROM_DATABASE, _ONBOARD,
+    _SLOT, _PATH, _MAC), best first. Which interface booted, `Facts.boot_nic` says.
     """
 
     name: str
@@ -115,25 +142,118 @@ class Nic:
     carrier: bool = False
     speed: int | None = None
     names: tuple[str, ...] = ()
+    neighbour: Neighbour | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way to a network; without a gateway, the network is on the link itself."""
+
+    destination: IPv4Network | IPv6Network
+    gateway: IPv4Address | IPv6Address | None = None
 
 
 @dataclass(frozen=True)
 class Lease:
     """What a DHCP server (or the kernel's ip= argument) gave an interface. RFC 2132's options.
 
-    `seconds` is the lease time (option 51), `source` the file or program it was read from.
+    `gateway` is the first router of option 3, `further_routers` are its others, best first.
+    `routes` are those of option 121 in its order (RFC 3442; a gateway of 0.0.0.0 there means on
+    the link, None here); empty when the option is missing. `hostname` is option 12 and `fqdn`
+    option 81 (RFC 4702), both as given, without a dot at the end; `search` option 119, `ntp`
+    option 42, `mtu` option 26 in bytes. `seconds` is the lease time (option 51) and `taken` the
+    moment of the server's answer, with its zone, by a clock that may not be set yet. `source` is
+    the file or program it was read from.
     """
 
     interface: str
     address: IPv4Interface
     gateway: IPv4Address | None = None
+    further_routers: tuple[IPv4Address, ...] = ()
+    routes: tuple[Route, ...] = ()
     nameservers: tuple[IPv4Address, ...] = ()
     search: tuple[str, ...] = ()
     domain: str | None = None
     hostname: str | None = None
+    fqdn: str | None = None
+    ntp: tuple[IPv4Address, ...] = ()
+    mtu: int | None = None
     server: IPv4Address | None = None
     root_path: str | None = None
     seconds: int | None = None
+    taken: datetime | None = None
+    source: str = ""
+
+    @property
+    def effective_routes(self) -> tuple[Route, ...]:
+        """The routes that count: option 121 makes a client ignore option 3 (RFC 3442, page 5).
+
+        A server that gives option 121 without a default route gives none at all.
+        """
+        if self.routes:
+            return self.routes
+        everywhere = IPv4Network("0.0.0.0/0")
+        routers = ((self.gateway,) if self.gateway is not None else ()) + self.further_routers
+        return tuple(Route(everywhere, router) for router in dict.fromkeys(routers))
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A prefix of a router advertisement (RFC 4861, 4.6.2).
+
+    `on_link` and `autonomous` are its flags L and A; `valid` and `preferred` its lifetimes in
+    seconds, None for ever.
+    """
+
+    network: IPv6Network
+    on_link: bool = True
+    autonomous: bool = True
+    valid: int | None = None
+    preferred: int | None = None
+
+
+@dataclass(frozen=True)
+class Router:
+    """A default router of IPv6: its link-local address, and its preference (RFC 4191, 2.2).
+
+    `seconds` is the router lifetime of its advertisement.
+    """
+
+    address: IPv6Address
+    preference: Literal["low", "medium", "high"] = "medium"
+    seconds: int | None = None
+
+
+@dataclass(frozen=True)
+class Lease6:
+    """What routers (RFC 4861) and DHCPv6 servers (RFC 8415) gave an interface.
+
+    `addresses` are those of DHCPv6 (IA_NA), which come without a prefix length; `slaac` those that
+    the kernel formed itself in autonomous prefixes (RFC 4862), temporary ones left out. `managed`
+    and `other` are the advertisement's flags M and O; `routes` its route information (RFC 4191,
+    2.3) without the default. `nameservers` and `search` are first DHCPv6's (options 23 and 24, RFC
+    3646), then the advertisement's RDNSS and DNSSL (RFC 8106), each once. `fqdn` is option 39 (RFC
+    4704), `ntp` options 56 and 31 (RFC 5908, 4075). `mtu` is the advertisement's, in bytes.
+    `server` is the DHCPv6 server's DUID in hexadecimal digits, `seconds` the valid lifetime of the
+    first address of DHCPv6. `taken` and `source` as with `Lease`.
+    """
+
+    interface: str
+    addresses: tuple[IPv6Address, ...] = ()
+    slaac: tuple[IPv6Interface, ...] = ()
+    prefixes: tuple[Prefix, ...] = ()
+    routers: tuple[Router, ...] = ()
+    routes: tuple[Route, ...] = ()
+    managed: bool = False
+    other: bool = False
+    nameservers: tuple[IPv6Address, ...] = ()
+    search: tuple[str, ...] = ()
+    fqdn: str | None = None
+    ntp: tuple[IPv6Address, ...] = ()
+    mtu: int | None = None
+    server: str | None = None
+    seconds: int | None = None
+    taken: datetime | None = None
     source: str = ""
 
 
@@ -164,6 +284,7 @@ class Facts:
     seed of all identifiers that a plan chooses: 32 hex digits, new for each observation, so that
     two installations never share a UUID and a saved document always gives the same plan.
     `kernel_arguments` holds only those that concern us (`netinstall.*`, `ip`, `BOOTIF`).
+    `observed` is when all this was seen, with its zone, by a clock that may not be set yet.
     """
 
     version: Literal[1]
@@ -177,21 +298,32 @@ class Facts:
     layers: tuple[Layer, ...] = ()
     nics: tuple[Nic, ...] = ()
     leases: tuple[Lease, ...] = ()
+    leases6: tuple[Lease6, ...] = ()
     boot_mac: str | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
     kernel_arguments: Mapping[str, str] = field(default_factory=dict)
     payload: PayloadFacts | None = None
+    observed: datetime | None = None
 
     @property
     def boot_nic(self) -> Nic | None:
-        """The interface that booted: by BOOTIF, else the only one with a lease, else None."""
+        """The interface that booted: by BOOTIF, else the only one with a lease, else None.
+
+        A lease of either family counts, but none of IPv6 where there is one of IPv4: every
+        interface with a router in its network has that.
+        """
         if self.boot_mac is not None:
             for nic in self.nics:
                 if self.boot_mac in (nic.mac, nic.permanent_mac):
                     return nic
-        leased = [n for n in self.nics if any(lease.interface == n.name for lease in self.leases)]
+        leases = self.leases or self.leases6
+        leased = [n for n in self.nics if any(lease.interface == n.name for lease in leases)]
         return leased[0] if len(leased) == 1 else None
 
     def lease_of(self, nic: Nic) -> Lease | None:
         """The lease of an interface, None when it has none."""
         return next((lease for lease in self.leases if lease.interface == nic.name), None)
+
+    def lease6_of(self, nic: Nic) -> Lease6 | None:
+        """What IPv6 gave an interface, None when that is nothing."""
+        return next((lease for lease in self.leases6 if lease.interface == nic.name), None)

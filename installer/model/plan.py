@@ -110,11 +110,15 @@ class GenerateConfig(BaseStep):
 
 @dataclass(frozen=True)
 class WriteFile(BaseStep):
-    """Write a file of the installed system; `path` is absolute there, `mode` octal bits."""
+    """Write a file of the installed system; `path` is absolute there, `mode` octal bits.
+
+    `add_import`: if configuration.nix beside it does not import it, let it.
+    """
 
     path: str
     content: str
     mode: int = 0o644
+    add_import: bool = False
     kind: Literal["write-file"] = "write-file"
 
     @property
@@ -235,6 +239,31 @@ class RejectedDisk:
 
 
 @dataclass(frozen=True)
+class PlannedLink:
+    """An interface of the installed system in words, for people: what it is, what it gets."""
+
+    name: str
+    what: str
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """What networking.nix makes of the machine, for people.
+
+    `backend` is None where the payload's own stays. `names_from` says where host name and domain
+    come from; `others` is whether the interfaces that are not in `links` ask a DHCP server.
+    """
+
+    hostname: str | None
+    domain: str | None
+    names_from: str
+    backend: Literal["networkd", "scripted"] | None
+    links: tuple[PlannedLink, ...]
+    others: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will be done to this machine, in order.
 
@@ -248,6 +277,7 @@ class Plan:
     rejected: tuple[RejectedDisk, ...]
     steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()
+    network: PlannedNetwork | None = None
 
     @property
     def destroyed(self) -> tuple[str, ...]:

@@ -4,13 +4,15 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from installer.model.facts import Dmi, Facts, Firmware
+from installer.model.facts import Dmi, Facts, Firmware, Lease, Nic
 from installer.model.filesystems import FILESYSTEMS, SWAP
 from installer.model.programs import SEARCH_PATH
-from installer.observe import disks, kernel, layers, lease, nics
+from installer.observe import disks, kernel, layers, lease, lldp, nics
 from installer.observe.blocks import Blocks, UdevProperties
 
 TOOLS = (
@@ -23,14 +25,26 @@ TOOLS = (
 """Programs that an installation may need; which it does need is decided with the plan."""
 
 
+@dataclass(frozen=True)
+class Said:
+    """What programs say that no file does: `installer.act.clients` asks them.
+
+    `leases` maps interfaces to what `dhcpcd -4 -U` printed, `lldp` is `lldpctl -f json0`.
+    """
+
+    leases: Mapping[str, str] = field(default_factory=dict)
+    lldp: str = ""
+
+
 def look(
     root: Path = Path("/"),
     *,
     udev: UdevProperties | None = None,
     include: Iterable[str] = (),
+    said: Said | None = None,
 ) -> Facts:
     """Look at this machine; see `look_with_warnings`."""
-    return look_with_warnings(root, udev=udev, include=include)[0]
+    return look_with_warnings(root, udev=udev, include=include, said=said)[0]
 
 
 def look_with_warnings(
@@ -38,6 +52,7 @@ def look_with_warnings(
     *,
     udev: UdevProperties | None = None,
     include: Iterable[str] = (),
+    said: Said | None = None,
 ) -> tuple[Facts, tuple[str, ...]]:
     """Look at this machine and change nothing.
 
@@ -45,6 +60,7 @@ def look_with_warnings(
         root: a tree with proc, sys and run in it; of a saved one, programs are looked for too.
         udev: udev's database, where it is not that of this machine.
         include: nodes that count as disks although they are none (/dev/loop0).
+        said: by programs.
 
     Returns:
         what was seen, and what was left out of it and why.
@@ -52,7 +68,9 @@ def look_with_warnings(
     if udev is None:
         udev = disks.udev_properties() if root == Path("/") else {}
     arguments, _ = kernel.read(root)
-    leases, warnings = lease.read_leases_with_warnings(root)
+    said = said or Said()
+    leases = lease.look(root, said.leases)
+    cards = nics.look(root, udev=udev, neighbours=lldp.neighbours(said.lldp))
     blocks = Blocks(root, udev)
     include = tuple(include)
     facts = Facts(
@@ -65,13 +83,26 @@ def look_with_warnings(
         dmi=_dmi(root),
         disks=disks.of(blocks, include),
         layers=layers.of(blocks, include),
-        nics=nics.look(root, udev=udev),
-        leases=leases,
-        boot_mac=arguments.boot_mac,
+        nics=cards,
+        leases=leases.v4,
+        leases6=leases.v6,
+        boot_mac=arguments.boot_mac or _leased_by_the_boot(root, cards, leases.v4),
         tools=_tools(root),
         kernel_arguments=arguments.shown(),
+        observed=datetime.now(UTC),
     )
-    return facts, warnings
+    return facts, leases.warnings
+
+
+def _leased_by_the_boot(root: Path, cards: Sequence[Nic], leases: Sequence[Lease]) -> str | None:
+    """The address of the one card that the boot had a lease for.
+
+    Only where our own client has leases for others since: otherwise the leases themselves say it.
+    """
+    booted = {one.interface for one in lease.boot_leases(root)}
+    if len(booted) != 1 or len(leases) < 2:
+        return None
+    return next((card.mac for card in cards if card.name in booted), None)
 
 
 def firmware(root: Path = Path("/")) -> Firmware:

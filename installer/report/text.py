@@ -193,6 +193,7 @@ def _nic_rows(facts: Facts, nic: Nic) -> Iterator[tuple[str, str]]:
 def plan_text(plan: Plan) -> list[Line]:
     """The whole plan, for `netinstall plan`: what it destroys, whom it spares, every step."""
     lines = [*_doomed(plan), *_spared(plan)]
+    lines += _network(plan)
     lines += _warnings(plan)
     lines += [Line(), Line(f"STEPS ({plan.firmware.upper()})", "title")]
     for number, step in enumerate(plan.steps, start=1):
@@ -207,6 +208,7 @@ def plan_summary(plan: Plan) -> list[Line]:
         Line(),
         *_doomed(plan),
         *_spared(plan),
+        *_network(plan),
         *_warnings(plan),
         Line(),
         Line(f"WHAT WILL BE DONE ({len(plan.steps)} steps)", "title"),
@@ -286,6 +288,32 @@ def _spared(plan: Plan) -> list[Line]:
     return lines
 
 
+def _network(plan: Plan) -> list[Line]:
+    """What the installed system does with its interfaces."""
+    network = plan.network
+    if network is None:
+        return []
+    name = ".".join(word for word in (network.hostname, network.domain) if word)
+    if network.hostname is None:
+        name = "the payload's" + (f", in {network.domain}" if network.domain else "")
+    elif network.names_from:
+        name += f", from {network.names_from}"
+    backend = f" ({network.backend})" if network.backend is not None else ""
+    lines = [Line(), Line(f"NETWORK{backend}", "title")]
+    lines += _lines(labelled([("host name", name)], indent="  "))
+    for link in network.links:
+        lines += _lines(wrap(f"{link.name}: {link.what}", first="  ", rest="    "))
+        lines += _lines(
+            text
+            for detail in link.details
+            for text in wrap(detail, first="      ", rest="        ")
+        )
+    if network.others:
+        other = "every other interface" if network.links else "every interface"
+        lines.append(Line(f"  {other} asks a DHCP server"))
+    return lines
+
+
 def _warnings(plan: Plan) -> list[Line]:
     if not plan.warnings:
         return []
@@ -336,6 +364,8 @@ def _details(step: Step) -> Iterator[tuple[str, str]]:
             yield "limit", format_seconds(step.timeout_seconds)
         case WriteFile():
             yield "mode", f"{step.mode:04o}"
+            if step.add_import:
+                yield "import", "added to configuration.nix, if it has none"
         case _:
             yield from details(step)
 

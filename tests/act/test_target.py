@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from installer.act import nixos
+from installer.act import configuration, nixos
 from installer.act.logs import keep_logs
 from installer.act.narrator import Narrator
 from installer.act.run import Runner
 from installer.act.target import Target
 from installer.model.errors import InstallError
-from installer.model.events import AnyEvent, Message
+from installer.model.events import AnyEvent
 from installer.model.plan import EnterTarget, WriteFile
 
 Write = Callable[[Target], None]
@@ -39,7 +39,8 @@ def _keep(target: Target) -> None:
 
 
 def _write(target: Target) -> None:
-    nixos.write_file(WriteFile("/etc/nixos/networking.nix", "{ }\n"), target, _narrator([]))
+    step = WriteFile("/etc/nixos/networking.nix", "{ }\n")
+    configuration.write_file(step, target, target.runner, _narrator([]), "/nix/store/x")
 
 
 def _generate(target: Target) -> None:
@@ -95,31 +96,6 @@ def test_a_file_is_replaced_not_written_through(target: Target) -> None:
     _write(target)
     assert (target.root / "etc/nixos/networking.nix").read_text() == "{ }\n"
     assert precious.read_text() == "precious"
-
-
-def test_a_file_that_nothing_imports_is_warned_about(target: Target) -> None:
-    step = WriteFile("/etc/nixos/networking.nix", "{ }\n", 0o600)
-    for content, warnings in (
-        (None, 1),
-        ("{ }", 1),
-        ("{ imports = [ ./networking.nix ]; }", 0),
-    ):
-        if content is not None:
-            (target.root / "etc/nixos/configuration.nix").write_text(content)
-        events: list[AnyEvent] = []
-        nixos.write_file(step, target, _narrator(events))
-        texts = [event.text for event in events if isinstance(event, Message)]
-        assert (
-            texts
-            == [
-                (
-                    "/etc/nixos/configuration.nix does not import ./networking.nix: "
-                    "what it says has no effect until it does"
-                )
-            ]
-            * warnings
-        )
-    assert (target.root / step.path[1:]).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_log_is_kept_for_root_only(target: Target) -> None:

@@ -34,6 +34,9 @@ def test_a_saved_tree_gives_the_saved_facts(name: str, tmp_path: Path) -> None:
 
     facts, warnings = look_with_warnings(tree.root, udev=tree.udev)
 
+    # when the tree was unpacked
+    leases = tuple(replace(one, taken=None) for one in facts.leases)
+    facts = replace(facts, leases=leases, observed=expected.observed)
     assert replace(facts, entropy=expected.entropy) == expected
     assert warnings == ()
 

@@ -10,10 +10,11 @@ from lab import cache, process
 SOURCE = Path(__file__).resolve().parents[1] / "sample-system"
 
 
-def tarball(variant: Literal["default", "storage"] = "default") -> Path:
+def tarball(variant: Literal["default", "storage", "network"] = "default") -> Path:
     """system.tar.zst, built once for each state of vm-tests/sample-system. Needs root.
 
-    `storage` is the one that can live on arrays, LUKS, volume groups and several firmwares.
+    `storage` is the one that can live on arrays, LUKS, volume groups and several firmwares,
+    `network` has systemd-networkd, bonds and VLANs.
     """
 
     def build(output: Path) -> None:

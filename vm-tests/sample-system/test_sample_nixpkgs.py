@@ -51,8 +51,8 @@ HARDWARE = """
 Evaluate = Callable[..., Any]
 
 
-@pytest.fixture
-def evaluate(tmp_path: Path) -> Evaluate:
+@pytest.fixture(params=[""])
+def evaluate(tmp_path: Path, request: pytest.FixtureRequest) -> Evaluate:
     """Evaluates an attribute of a system with the given networking.nix.
 
     The packages are a fake: their store paths exist only where the sample system was built, and
@@ -64,7 +64,8 @@ def evaluate(tmp_path: Path) -> Evaluate:
         "base-initrd busybox coreutils efibootmgr grub kernel kmod nix programs storage-tools "
         "systemd-boot udev util-linux"
     )
-    packages = [f'{name} = "/nix/store/0-{name}";' for name in names.split()]
+    # what a variant has besides
+    packages = [f'{name} = "/nix/store/0-{name}";' for name in f"{names} {request.param}".split()]
     (channel / "packages.nix").write_text("{ " + " ".join(packages) + " }")
     nixos = tmp_path / "nixos"
     nixos.mkdir()
@@ -99,6 +100,51 @@ def test_an_empty_configuration_asks_dhcp(evaluate: Evaluate) -> None:
     assert evaluate("{ }", etc("sample/network")) == "dhcp-elsewhere yes\n"
     assert evaluate("{ }", etc("hostname")) == "nixos\n"
     assert evaluate("{ }", etc("sample/origin")) == "rebuilt\n"
+
+
+BOND = """{ ... }: {
+  networking = { useNetworkd = true; useDHCP = false; };
+  systemd.network = {
+    netdevs."10-bond0" = {
+      netdevConfig = { Name = "bond0"; Kind = "bond"; };
+      bondConfig = { Mode = "active-backup"; MIIMonitorSec = "100ms"; };
+    };
+    networks."10-lan" = {
+      matchConfig.PermanentMACAddress = "52:54:00:00:00:01";
+      networkConfig = { Bond = "bond0"; PrimarySlave = true; };
+    };
+    networks."20-bond0" = {
+      matchConfig.Name = "bond0";
+      address = [ "192.0.2.10/24" "2001:db8::10/64" ];
+      routes = [ { Gateway = "192.0.2.1"; } { Destination = "10.0.0.0/8"; } ];
+      domains = [ "a.example" "b.example" ];
+      networkConfig.IPv6AcceptRA = false;
+    };
+  };
+}"""
+
+
+@pytest.mark.parametrize("evaluate", ["networkd"], indirect=True)
+def test_the_real_networkd_is_given_units(evaluate: Evaluate) -> None:
+    assert evaluate(BOND, etc("sample/network")) == "networkd yes\n"
+    assert evaluate(BOND, etc("systemd/network/10-bond0.netdev")) == (
+        "[NetDev]\nKind=bond\nName=bond0\n\n[Bond]\nMIIMonitorSec=100ms\nMode=active-backup\n\n"
+    )
+    assert evaluate(BOND, etc("systemd/network/10-lan.network")) == (
+        "[Match]\nPermanentMACAddress=52:54:00:00:00:01\n\n"
+        "[Network]\nBond=bond0\nPrimarySlave=true\n\n"
+    )
+    assert evaluate(BOND, etc("systemd/network/20-bond0.network")) == (
+        "[Match]\nName=bond0\n\n"
+        "[Network]\nAddress=192.0.2.10/24\nAddress=2001:db8::10/64\n"
+        "Domains=a.example b.example\nIPv6AcceptRA=false\n\n"
+        "[Route]\nGateway=192.0.2.1\n\n[Route]\nDestination=10.0.0.0/8\n\n"
+    )
+
+
+def test_without_networkd_a_bond_is_refused(evaluate: Evaluate) -> None:
+    with pytest.raises(ValueError, match="build the sample system with --variant network"):
+        evaluate(BOND, "system.drvPath")
 
 
 def test_scripted_static_settings(evaluate: Evaluate) -> None:

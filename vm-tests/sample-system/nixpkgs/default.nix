@@ -34,4 +34,6 @@ lib.genAttrs [ "coreutils" "storage-tools" ] (
   inherit lib runCommand writeText;
   # Not nixpkgs's: whether the payload can assemble arrays, LUKS and volume groups.
   hasStorage = packages ? storage-tools;
+  # Whether it has systemd-networkd.
+  hasNetworkd = packages ? networkd;
 }

@@ -1,6 +1,7 @@
 # The sample system's packages: store paths made of the files of Debian packages.
 #
-#   nix-build packages -A channel --arg debs /directory/with/the/.deb/files [--arg storage true]
+#   nix-build packages -A channel --arg debs /directory/with/the/.deb/files \
+#     [--arg storage true] [--arg network true]
 #
 # Used on the build machine only.  What is built here reaches the target through
 # the tarball; in the target, ../nixpkgs finds it under the names in packages.nix.
@@ -8,6 +9,8 @@
   debs,
   # The variant that can live on arrays, LUKS and volume groups, and boot by either firmware.
   storage ? false,
+  # The variant with systemd-networkd, bonds and VLANs.
+  network ? false,
 }:
 let
   system = "x86_64-linux";
@@ -37,7 +40,8 @@ let
     );
   listed =
     namesIn ./debian-packages.txt
-    ++ builtins.concatMap namesIn (optional storage ./debian-packages-storage.txt);
+    ++ builtins.concatMap namesIn (optional storage ./debian-packages-storage.txt)
+    ++ builtins.concatMap namesIn (optional network ./debian-packages-network.txt);
   libraryDebs = map deb (builtins.filter (name: builtins.match "lib.*|zlib1g" name != null) listed ++ [ "nix-bin" ]);
 
   preamble = ''
@@ -121,7 +125,8 @@ let
     "udev"
     "util-linux"
   ]
-  ++ (if storage then storageDebs else [ ]);
+  ++ (if storage then storageDebs else [ ])
+  ++ (if network then [ "systemd" ] else [ ]);
   programFiles = [
     "/usr/bin/nix"
     "/bin/efibootmgr"
@@ -131,7 +136,13 @@ let
     "/bin/kmod"
     "/sbin/blkid"
   ]
-  ++ (if storage then storageFiles ++ tpmFiles else [ ]);
+  ++ (if storage then storageFiles ++ tpmFiles else [ ])
+  ++ (if network then networkFiles else [ ]);
+
+  networkFiles = [
+    "/lib/systemd/systemd-networkd"
+    "/lib/systemd/systemd-networkd-wait-online"
+  ];
 
   storageDebs = [
     "btrfs-progs"
@@ -265,6 +276,11 @@ let
     ${wrap "/bin/cp" "cp"}
   '';
 
+  networkd = run "networkd" ''
+    ${unpack [ (deb "systemd") ]}
+    ${builtins.concatStringsSep "\n" (map (file: wrap file (baseNameOf file)) networkFiles)}
+  '';
+
   efibootmgr = run "efibootmgr-17" ''
     ${unpack [ (deb "efibootmgr") ]}
     ${wrap "/bin/efibootmgr" "efibootmgr"}
@@ -308,7 +324,8 @@ let
     all=unpacked/lib/modules/$version
     mine=$out/lib/modules/$version
     mkdir -p $mine
-    cat ${./kernel-modules.txt} ${toString (optional storage ./kernel-modules-storage.txt)} |
+    cat ${./kernel-modules.txt} ${toString (optional storage ./kernel-modules-storage.txt)} \
+      ${toString (optional network ./kernel-modules-network.txt)} |
       sed 's/#.*//' | tr -s ' ' '\n' | sed '/^$/d' > wanted
     # Each wanted module with all that modules.dep says it needs.
     awk '
@@ -362,6 +379,7 @@ let
       -e 's,@grub@,${grub},g' \
       -e 's,@kernel@,${kernel},g' \
       -e 's,@kmod@,${kmod},g' \
+      -e 's,@networkd@,${if network then networkd else "/var/empty"},g' \
       -e 's,@nix@,${nix},g' \
       -e 's,@storage-tools@,${if storage then storage-tools else "/var/empty"},g' \
       -e 's,@systemd-boot@,${systemd-boot},g' \
@@ -387,7 +405,8 @@ let
       util-linux
       ;
   }
-  // (if storage then { inherit coreutils storage-tools; } else { });
+  // (if storage then { inherit coreutils storage-tools; } else { })
+  // (if network then { inherit networkd; } else { });
 
   # nixpkgs as the target's channel has it: our stand-in plus the packages' addresses.
   channel = run "nixos-channel" ''

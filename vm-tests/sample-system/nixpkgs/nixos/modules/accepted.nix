@@ -43,7 +43,6 @@ in
         type = types.nullOr (types.strMatching "[0-9a-fA-F]{8}");
         default = null;
       };
-      timeServers = ignored;
       usePredictableInterfaceNames = ignored;
     };
     nix = ignored;

@@ -55,6 +55,7 @@ in
       tty:x:5:
       disk:x:6:
       kmem:x:9:
+      systemd-network:x:152:
       nixbld:x:30000:
     '';
     "inittab".source = "${pkgs.programs}/share/inittab";
@@ -72,6 +73,7 @@ in
     '';
     "passwd".text = ''
       root:x:0:0:System administrator:/root:/bin/sh
+      systemd-network:x:152:152:systemd network management:/var/empty:/bin/false
       nobody:x:65534:65534:Unprivileged account:/var/empty:/bin/false
     '';
     "profile".text = ''

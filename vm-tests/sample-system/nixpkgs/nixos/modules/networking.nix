@@ -1,8 +1,10 @@
 # networking.* and systemd.network.* -> /etc/sample/network, lines of "key value"
-# that programs/network reads; an "interface" line begins a new interface.
+# that programs/network reads; an "interface" line begins a new interface.  In the
+# variant "network", systemd.network.* becomes the files of the real networkd.
 {
   config,
   lib,
+  pkgs,
   ...
 }:
 let
@@ -45,6 +47,11 @@ let
             address = mkOption { type = address; };
             prefixLength = mkOption { type = types.ints.between 0 longest; };
             via = nullable address;
+            # Words of ip-route(8), as the scripted back end hands them on.
+            options = mkOption {
+              default = { };
+              type = types.attrsOf types.str;
+            };
           };
         }
       );
@@ -94,9 +101,11 @@ let
         default = { };
         type = types.submodule {
           options = {
+            Kind = nullable types.str;
             Name = nullable (types.either types.str (types.listOf types.str));
             MACAddress = nullable macAddress;
             PermanentMACAddress = nullable macAddress;
+            Path = nullable types.str;
             Type = nullable types.str;
           };
         };
@@ -111,6 +120,9 @@ let
         default = { };
         type = settings [
           "Address"
+          "Bond"
+          "Bridge"
+          "ConfigureWithoutCarrier"
           "DHCP"
           "DNS"
           "Description"
@@ -120,6 +132,18 @@ let
           "IPv6PrivacyExtensions"
           "LinkLocalAddressing"
           "NTP"
+          "PrimarySlave"
+        ];
+      };
+      vlan = strings;
+      ipv6AcceptRAConfig = mkOption {
+        default = { };
+        type = settings [
+          "DHCPv6Client"
+          "UseAutonomousPrefix"
+          "UseDNS"
+          "UseDomains"
+          "UseMTU"
         ];
       };
       linkConfig = mkOption {
@@ -156,6 +180,123 @@ let
       };
     };
   };
+
+  netdev = {
+    options = {
+      netdevConfig = mkOption {
+        type = settings [
+          "Description"
+          "Kind"
+          "MACAddress"
+          "MTUBytes"
+          "Name"
+        ];
+      };
+      bondConfig = mkOption {
+        default = { };
+        type = settings [
+          "AdSelect"
+          "DownDelaySec"
+          "LACPTransmitRate"
+          "MIIMonitorSec"
+          "MinLinks"
+          "Mode"
+          "TransmitHashPolicy"
+          "UpDelaySec"
+        ];
+      };
+      bridgeConfig = mkOption {
+        default = { };
+        type = settings [ "STP" ];
+      };
+      vlanConfig = mkOption {
+        default = { };
+        type = settings [ "Id" ];
+      };
+    };
+  };
+
+  link = {
+    options = {
+      matchConfig = mkOption {
+        type = settings [
+          "Kind"
+          "MACAddress"
+          "Path"
+          "PermanentMACAddress"
+          "Type"
+        ];
+      };
+      linkConfig = mkOption {
+        type = settings [
+          "AlternativeNamesPolicy"
+          "MACAddress"
+          "MTUBytes"
+          "Name"
+        ];
+      };
+    };
+  };
+
+  # systemd.syntax(7): a list is its key again and again.
+  ini =
+    name: values:
+    let
+      given = lib.filterAttrs (key: value: value != null && value != [ ]) values;
+      shown =
+        value:
+        if value == true then
+          "true"
+        else if value == false then
+          "false"
+        else
+          toString value;
+      lines = lib.concatMap (key: map (value: "${key}=${shown value}") (toList given.${key})) (
+        builtins.attrNames given
+      );
+    in
+    lib.optionalString (lines != [ ]) (lib.concatLines ([ "[${name}]" ] ++ lines ++ [ "" ]));
+
+  joined = words: if words == [ ] then null else lib.concatStringsSep " " words;
+
+  networkUnit =
+    n:
+    ini "Match" n.matchConfig
+    + ini "Link" n.linkConfig
+    + ini "Network" (
+      n.networkConfig
+      // lib.filterAttrs (key: value: value != null && value != [ ]) {
+        Address = n.address ++ toList n.networkConfig.Address;
+        DHCP = if n.DHCP != null then n.DHCP else n.networkConfig.DHCP;
+        DNS = n.dns ++ toList n.networkConfig.DNS;
+        Domains = joined (n.domains ++ toList n.networkConfig.Domains);
+        Gateway = n.gateway ++ toList n.networkConfig.Gateway;
+        NTP = n.ntp ++ toList n.networkConfig.NTP;
+        VLAN = n.vlan;
+      }
+    )
+    + ini "IPv6AcceptRA" n.ipv6AcceptRAConfig
+    + ini "DHCPv4" n.dhcpV4Config
+    + ini "DHCPv6" n.dhcpV6Config
+    + lib.concatStringsSep "" (map (ini "Route") n.routes);
+
+  netdevUnit =
+    n:
+    ini "NetDev" n.netdevConfig
+    + ini "Bond" n.bondConfig
+    + ini "Bridge" n.bridgeConfig
+    + ini "VLAN" n.vlanConfig;
+
+  linkUnit = n: ini "Match" n.matchConfig + ini "Link" n.linkConfig;
+
+  unitFiles =
+    kind: write: units:
+    builtins.listToAttrs (
+      lib.mapAttrsToList (name: unit: {
+        name = "systemd/network/${name}.${kind}";
+        value.text = write unit;
+      }) units
+    );
 
   toList = value: if value == null then [ ] else if builtins.isList value then value else [ value ];
   networkdIsOn = cfg.useNetworkd || config.systemd.network.enable;
@@ -201,6 +342,7 @@ let
     ]) "dhcp yes";
 
   networks = builtins.filter (n: n.enable) (builtins.attrValues config.systemd.network.networks);
+  real = networkdIsOn && pkgs.hasNetworkd;
 in
 {
   options = {
@@ -220,12 +362,46 @@ in
       };
       nameservers = strings;
       search = strings;
+      timeServers = strings;
+      bonds = mkOption {
+        default = { };
+        type = types.attrsOf (
+          types.submodule {
+            options = {
+              interfaces = strings;
+              driverOptions = mkOption {
+                default = { };
+                type = types.attrsOf types.str;
+              };
+            };
+          }
+        );
+      };
+      bridges = mkOption {
+        default = { };
+        type = types.attrsOf (types.submodule { options.interfaces = strings; });
+      };
+      vlans = mkOption {
+        default = { };
+        type = types.attrsOf (
+          types.submodule {
+            options = {
+              id = mkOption { type = types.int; };
+              interface = mkOption { type = types.str; };
+            };
+          }
+        );
+      };
       defaultGateway = gateway ipv4;
       defaultGateway6 = gateway ipv6;
       interfaces = mkOption {
         type = types.attrsOf (types.submodule interface);
         default = { };
       };
+    };
+    boot.kernel.sysctl = mkOption {
+      default = { };
+      type = types.attrsOf (types.nullOr (types.either types.bool (types.either types.int types.str)));
     };
     systemd.network = {
       enable = mkOption {
@@ -234,6 +410,14 @@ in
       };
       networks = mkOption {
         type = types.attrsOf (types.submodule network);
+        default = { };
+      };
+      netdevs = mkOption {
+        type = types.attrsOf (types.submodule netdev);
+        default = { };
+      };
+      links = mkOption {
+        type = types.attrsOf (types.submodule link);
         default = { };
       };
       wait-online = mkOption {
@@ -249,27 +433,66 @@ in
         assertion = !cfg.useNetworkd || cfg.defaultGateway == null || cfg.defaultGateway.interface != null;
         message = "networking.defaultGateway.interface is not optional when using networkd.";
       }
+      {
+        assertion = real || config.systemd.network.netdevs == { };
+        message = "This payload has no networkd: build the sample system with --variant network.";
+      }
+      {
+        assertion = cfg.bonds == { } && cfg.bridges == { } && cfg.vlans == { };
+        message = "This payload makes bonds, bridges and VLANs with networkd only.";
+      }
+      {
+        assertion = config.boot.kernel.sysctl == { };
+        message = "This payload sets no sysctl.";
+      }
     ];
 
-    environment.etc = {
-      "hostname" = lib.mkIf (cfg.hostName != "") { text = cfg.hostName + "\n"; };
-      "hosts".text = ''
-        127.0.0.1 localhost
-        ::1 localhost
-      ''
-      + lib.optionalString (cfg.hostName != "")
-        "127.0.0.2 ${lib.optionalString (cfg.domain != null) "${cfg.hostName}.${cfg.domain} "}${cfg.hostName}\n";
-      "sample/network".text = lib.concatLines (
-        lib.optional cfg.useDHCP "dhcp-elsewhere yes"
-        ++ lib.optional (cfg.domain != null) "domain ${cfg.domain}"
-        ++ map (server: "nameserver ${server}") cfg.nameservers
-        ++ map (domain: "search ${domain}") cfg.search
-        ++ map (g: "gateway ${g.address} ${if g.interface == null then "-" else g.interface}") (
-          toList cfg.defaultGateway ++ toList cfg.defaultGateway6
-        )
-        ++ lib.concatMap fromInterface (builtins.attrValues cfg.interfaces)
-        ++ lib.optionals networkdIsOn (lib.concatMap fromNetwork networks)
-      );
+    # As NixOS's nixos/modules/tasks/network-interfaces-systemd.nix has it for useDHCP.
+    systemd.network.networks = lib.mkIf (networkdIsOn && cfg.useDHCP) {
+      "99-ethernet-default-dhcp" = {
+        matchConfig = {
+          Type = "ether";
+          Kind = "!*";
+        };
+        networkConfig = {
+          DHCP = "yes";
+          IPv6PrivacyExtensions = "kernel";
+        };
+      };
     };
+
+    environment.etc = lib.mkMerge [
+      (lib.mkIf real (
+        unitFiles "network" networkUnit (
+          lib.filterAttrs (name: n: n.enable) config.systemd.network.networks
+        )
+        // unitFiles "netdev" netdevUnit config.systemd.network.netdevs
+      ))
+      (unitFiles "link" linkUnit config.systemd.network.links)
+      {
+        "hostname" = lib.mkIf (cfg.hostName != "") { text = cfg.hostName + "\n"; };
+        "hosts".text = ''
+          127.0.0.1 localhost
+          ::1 localhost
+        ''
+        + lib.optionalString (cfg.hostName != "")
+          "127.0.0.2 ${lib.optionalString (cfg.domain != null) "${cfg.hostName}.${cfg.domain} "}${cfg.hostName}\n";
+        "sample/network".text = lib.concatLines (
+          lib.optional real "networkd yes"
+          ++ lib.optional (cfg.useDHCP && !real) "dhcp-elsewhere yes"
+          ++ lib.optional (cfg.domain != null) "domain ${cfg.domain}"
+          ++ map (server: "nameserver ${server}") cfg.nameservers
+          ++ map (domain: "search ${domain}") cfg.search
+          ++ map (g: "gateway ${g.address} ${if g.interface == null then "-" else g.interface}") (
+            toList cfg.defaultGateway ++ toList cfg.defaultGateway6
+          )
+          ++ lib.concatMap fromInterface (builtins.attrValues cfg.interfaces)
+          # what stands in for networkd leaves to "dhcp-elsewhere" what asks everywhere
+          ++ lib.optionals (networkdIsOn && !real) (
+            lib.concatMap fromNetwork (builtins.filter (n: n.matchConfig.Kind == null) networks)
+          )
+        );
+      }
+    ];
   };
 }
