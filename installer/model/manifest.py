@@ -102,7 +102,10 @@ class Frame(Strict):
     entries: Count
     sha256: Sha256
     pieces: list[Sha256] | None = Field(
-        None, max_length=PIECES_LIMIT, description="SHA-256 of each 8 MiB, of a longer frame only"
+        None,
+        max_length=PIECES_LIMIT,
+        fail_fast=True,
+        description="SHA-256 of each 8 MiB, of a longer frame only",
     )
 
 
@@ -115,7 +118,8 @@ class Manifest(Strict):
     expires: Time | None = None
     system: System | None = None
     archive: Archive
-    frames: list[Frame] = Field(min_length=2, max_length=FRAMES_LIMIT)
+    # the mistakes of 8,000 frames would take a hundred times the memory of the frames
+    frames: list[Frame] = Field(min_length=2, max_length=FRAMES_LIMIT, fail_fast=True)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

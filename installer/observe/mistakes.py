@@ -1,7 +1,7 @@
 """Mistakes in an answer file or another document of ours, said for the person who wrote it."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -27,18 +27,19 @@ _SECRET = ("url",)
 def problems(
     error: ValidationError,
     source: str,
-    where: Callable[[], dict[Location, Place]],
+    where: Callable[[Collection[Location]], dict[Location, Place]],
     *,
     model: type[BaseModel],
     code: str,
 ) -> list[Problem]:
     """Turn what pydantic found into problems with this code, in the order of the file.
 
-    `where` is called for the places of the fields.
+    `where` is asked for the places of the fields.
     """
-    found = where()
+    details = error.errors()
+    found = where([detail["loc"] for detail in details])
     placed = []
-    for detail in error.errors():
+    for detail in details:
         location = detail["loc"]
         place = nearest(found, location)
         what, hint = _sentence(model, detail)

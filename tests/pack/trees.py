@@ -131,6 +131,7 @@ def odd_tree(root: Path) -> Path:
     with (root / "süß-sparse").open("wb") as file:
         file.truncate(5 << 20)
     (root / "large").write_bytes(os.urandom(1 << 20) * 40)
+    (root / "noise").write_bytes(os.urandom(20 << 20))
     times = {"setuid": 1, "sticky": 1_700_000_000_123_456_789, "sparse": -5, "absolute": 7}
     for entry, value in times.items():
         os.utime(root / entry, ns=(value, value), follow_symlinks=False)
