@@ -19,8 +19,14 @@ from installer.act.run import Runner
 from installer.act.stack import Stack
 from installer.act.target import Target
 from installer.model.errors import InstallError, fail
-from installer.model.plan import (
+from installer.model.payload_steps import (
     CheckPayload,
+    CopyClosure,
+    UnpackFrames,
+    UnpackPayload,
+    UnpackSquashfs,
+)
+from installer.model.plan import (
     EnterTarget,
     Flush,
     GenerateConfig,
@@ -31,7 +37,6 @@ from installer.model.plan import (
     RegisterStore,
     SetProfile,
     Step,
-    UnpackPayload,
     WriteFile,
 )
 from installer.model.storage_steps import (
@@ -175,6 +180,8 @@ def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912, PLR0915 - 
             target.swap_on(step)
         case UnpackPayload():
             work.inventory = payloads.unpack(step, target.root, runner, narrator, work.inventory)
+        case UnpackFrames() | UnpackSquashfs() | CopyClosure():
+            raise NotImplementedError(step.kind)
         case MakeSwapFile():
             filesystems.make_swap_file(step, target, runner)
         case EnterTarget():

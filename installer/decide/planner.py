@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from installer.decide import consent
+from installer.decide import consent, payloads
 from installer.decide.boot_partitions import with_boot_partitions
 from installer.decide.disks import carries, choose
 from installer.decide.identifiers import chosen_disk_id, installed_by_us
@@ -25,7 +25,6 @@ from installer.model.errors import InstallError, Problem
 from installer.model.facts import Disk, Facts
 from installer.model.filesystems import FILESYSTEMS, SWAP
 from installer.model.plan import (
-    CheckPayload,
     EnterTarget,
     Flush,
     GenerateConfig,
@@ -36,7 +35,6 @@ from installer.model.plan import (
     RegisterStore,
     SetProfile,
     Step,
-    UnpackPayload,
     WriteFile,
 )
 from installer.model.storage import Disk as WantedDisk
@@ -58,7 +56,6 @@ from installer.model.storage_steps import (
     WipeDisk,
     WriteTable,
 )
-from installer.model.units import format_bytes
 
 LOG_PATH = "/var/log/netinstall"
 
@@ -110,7 +107,12 @@ def decide(facts: Facts, config: Config) -> Plan:
     problems += found
     storage, found = _storage(facts, answers, chosen)
     problems += found
-    problems += _payload_problems(facts, storage)
+    problems += payloads.problems(
+        facts,
+        answers,
+        {one.step.where: one.room for one in _of_payload(storage) if not _in_memory(one)},
+        frozenset(one.step.filesystem for one in storage.stack.mounts),
+    )
     networking, found_warnings, found = networking_module(answers.network, facts)
     warnings += _storage_warnings(answers, storage) + found_warnings
     problems += found
@@ -221,18 +223,17 @@ def _storage_warnings(answers: AnswerFile, storage: _Storage) -> list[str]:
 
 def _steps(facts: Facts, config: Config, storage: _Storage, networking: str) -> Iterator[Step]:
     answers, stack = config.answers, storage.stack
-    payload, system = answers.payload, answers.system
-    capacity = {one.step.where: one.room for one in stack.in_order if not one.esp and one.room}
-    what = (payload.source, payload.sha256, capacity, system.toplevel, payload.retry_seconds)
-    if payload.verify == "first":
-        yield CheckPayload(*what)
+    system = answers.system
+    capacity = {one.step.where: one.room for one in _of_payload(storage)}
+    yield from payloads.checking(answers, capacity)
     yield from _disk_steps(facts, storage)
     yield from stack.made
     for one in stack.in_order:
         if not one.esp:
             yield one.step
     yield from stack.swaps
-    yield UnpackPayload(*what)
+    manifest = facts.payload.manifest if facts.payload is not None else None
+    yield payloads.unpacking(answers, capacity, manifest)
     # After the payload, which could hold a boot loader of its own: nothing may boot before the end
     esps = [one.step for one in stack.in_order if one.esp]
     yield from esps
@@ -311,22 +312,9 @@ def _erase_seconds(disk: Disk, method: Erase) -> int:
     return 10
 
 
-def _payload_problems(facts: Facts, storage: _Storage) -> list[Problem]:
-    """The compressed payload is never larger than what it unpacks to."""
-    if facts.payload is None or facts.payload.size is None or not storage.stack.mounts:
-        return []
-    room = sum(one.room for one in storage.stack.mounts if not _in_memory(one))
-    if facts.payload.size <= room:
-        return []
-    return [
-        Problem(
-            "payload.too-large",
-            f"{facts.payload.source} has {format_bytes(facts.payload.size)}, "
-            f"the file systems of the layout take {format_bytes(room)}",
-            "disks",
-            "give the system a larger disk, or make a smaller payload",
-        )
-    ]
+def _of_payload(storage: _Storage) -> list[Mounted]:
+    """File systems that the payload is unpacked onto; the ESP is filled by the boot loader."""
+    return [one for one in storage.stack.in_order if not one.esp and one.room]
 
 
 def _in_memory(mounted: Mounted) -> bool:

@@ -90,6 +90,8 @@ def _sentence(root: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
     if kind == "value_error":
         return str(context["error"]), ""
     name = str(location[-1]) if location else "the file"
+    if len(location) > 1 and isinstance(location[-1], int):
+        name = f"{location[-2]}[{location[-1]}]"
     if kind == "missing":
         return f"`{name}` is missing", _description(root, location)
     message = detail["msg"]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from installer.model.answers import Payload
 from installer.model.errors import InstallError, fail
 from installer.model.facts import PayloadFacts
+from installer.model.payload import Payload
 from installer.model.units import format_seconds
 from installer.model.urls import redacted
 

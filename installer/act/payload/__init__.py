@@ -8,7 +8,7 @@ from installer.act.narrator import Narrator
 from installer.act.payload.pipeline import Reading, Rules, read_payload
 from installer.act.payload.source import Patience
 from installer.act.run import Runner
-from installer.model.plan import CheckPayload, UnpackPayload
+from installer.model.payload_steps import CheckPayload, UnpackPayload
 
 _PATIENT = Patience()
 

@@ -23,7 +23,7 @@ from installer.act.payload.source import Patience
 from installer.act.run import Runner
 from installer.model.errors import InstallError, Problem
 from installer.model.events import AnyEvent, Message, StepProgress
-from installer.model.plan import CheckPayload, UnpackPayload
+from installer.model.payload_steps import CheckPayload, UnpackPayload
 from installer.model.units import GIB, MIB
 
 pytestmark = pytest.mark.root
