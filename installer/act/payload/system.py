@@ -8,6 +8,8 @@ from installer.model.plan import PAYLOAD_REGISTRATION
 PARTS = ("init", "nixos-version", "bin/switch-to-configuration")
 """What a toplevel holds (nixpkgs, nixos/modules/system/activation/top-level.nix)."""
 
+_LIMIT = 10_000
+
 _PART = re.compile(
     rb"(nix/store/[0-9a-df-np-sv-z]{32}-[^/]+)/(init|nixos-version|bin/switch-to-configuration)"
 )
@@ -33,9 +35,14 @@ class System:
         self._store = True
         if kind == "directory":
             if _TOPLEVEL.fullmatch(name):
-                self._found.setdefault(name, set())
+                self._parts(name)
         elif match := _PART.fullmatch(name):
-            self._found.setdefault(match[1], set()).add(match[2].decode())
+            self._parts(match[1]).add(match[2].decode())
+
+    def _parts(self, path: bytes) -> set[str]:
+        if path not in self._found and len(self._found) == _LIMIT:
+            raise _no_system(f"it holds more than {_LIMIT} paths that look like a system")
+        return self._found.setdefault(path, set())
 
     def check(self) -> str:
         """Return the toplevel as an absolute path.
