@@ -1,6 +1,8 @@
 """What makes an archive a NixOS system: a registration of its store paths, and one toplevel."""
 
+import os
 import re
+from pathlib import Path
 
 from installer.model.errors import InstallError, fail
 from installer.model.plan import PAYLOAD_REGISTRATION
@@ -84,6 +86,44 @@ class System:
             raise _no_system("it holds no toplevel (/nix/store/…-nixos-system-…)")
         path, missing = min(whole.items(), key=lambda item: len(item[1]))
         raise _no_system(f"{path} lacks {', '.join(missing)}")
+
+
+def installed_system(root: Path, wanted: str | None, *, registered: bool = False) -> str:
+    """Return the toplevel of a system that lies unpacked below `root`, as an absolute path.
+
+    Args:
+        root: of the new system.
+        wanted: the toplevel that must be there, or None for the only one.
+        registered: Nix's database knows the store paths already.
+
+    Raises:
+        InstallError: `payload.not-nixos`, or `payload.hostile` if the store is behind a link.
+    """
+    system = System(wanted)
+    registration = root / PAYLOAD_REGISTRATION
+    if registered or (registration.is_file() and not registration.is_symlink()):
+        system.saw(PAYLOAD_REGISTRATION.encode(), "file")
+    for folder in ("nix", "nix/store"):
+        if (root / folder).is_symlink():
+            raise fail(
+                "payload.hostile",
+                f"{folder} is a symbolic link in the payload",
+                where=f"{root / folder} (it leads to {(root / folder).readlink()})",
+                hint="the payload must hold a plain folder there",
+            )
+    store = root / "nix/store"
+    names = sorted(os.listdir(os.fsencode(store))) if store.is_dir() else []  # noqa: PTH208
+    for name in names:
+        inside = b"nix/store/" + name
+        path = os.fsencode(root) + b"/" + inside
+        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114 - bytes
+            system.saw(inside, "directory")
+            for part in PARTS:
+                if os.path.lexists(path + b"/" + part.encode()):
+                    system.saw(inside + b"/" + part.encode(), "file")
+        else:
+            system.saw(inside, "file")
+    return system.check()
 
 
 def _listed(lead: str, paths: list[str]) -> str:
