@@ -14,13 +14,15 @@ from installer.act import payload as payloads
 from installer.act.devices import no_assembly
 from installer.act.logs import keep_logs
 from installer.act.narrator import Narrator
-from installer.act.payload import Inventory
+from installer.act.payload import Inventory, closure, squashfs
 from installer.act.run import Runner
 from installer.act.stack import Stack
 from installer.act.target import Target
 from installer.model.errors import InstallError, fail
 from installer.model.payload_steps import (
+    CheckClosure,
     CheckPayload,
+    CheckSquashfs,
     CopyClosure,
     UnpackFrames,
     UnpackPayload,
@@ -180,7 +182,15 @@ def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912, PLR0915 - 
             target.swap_on(step)
         case UnpackPayload():
             work.inventory = payloads.unpack(step, target.root, runner, narrator, work.inventory)
-        case UnpackFrames() | UnpackSquashfs() | CopyClosure():
+        case CheckSquashfs():
+            squashfs.check(step, narrator, runner)
+        case UnpackSquashfs():
+            work.inventory = squashfs.unpack(step, target.root, runner, narrator)
+        case CheckClosure():
+            closure.check(step, narrator, runner)
+        case CopyClosure():
+            work.inventory = closure.copy(step, target.root, runner, narrator)
+        case UnpackFrames():
             raise NotImplementedError(step.kind)
         case MakeSwapFile():
             filesystems.make_swap_file(step, target, runner)

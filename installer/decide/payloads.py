@@ -8,9 +8,11 @@ from installer.model.answers import AnswerFile
 from installer.model.errors import Problem
 from installer.model.facts import Facts, ManifestFacts
 from installer.model.filesystems import FILESYSTEMS
-from installer.model.payload import Payload
+from installer.model.payload import Closure, Payload
 from installer.model.payload_steps import (
+    CheckClosure,
     CheckPayload,
+    CheckSquashfs,
     CopyClosure,
     UnpackFrames,
     UnpackPayload,
@@ -23,17 +25,19 @@ _ALSO_RUNS = {"x86_64": ("i686",), "aarch64": ("armv7l",)}
 """Platforms whose programs a kernel of another runs as well."""
 
 
-def checking(answers: AnswerFile, capacity: Mapping[str, int]) -> Iterator[CheckPayload]:
-    """The step that reads a payload before a disk is touched, where there is one."""
-    payload = answers.payload
+def checking(
+    answers: AnswerFile, capacity: Mapping[str, int]
+) -> Iterator[CheckPayload | CheckSquashfs | CheckClosure]:
+    """The step that checks a payload before a disk is touched, where there is one."""
+    payload, toplevel = answers.payload, answers.system.toplevel
+    what = (payload.source, payload.sha256, capacity, toplevel, payload.retry_seconds)
     if payload.kind in ("url", "path") and payload.verify == "first":
-        yield CheckPayload(
-            payload.source,
-            payload.sha256,
-            capacity,
-            answers.system.toplevel,
-            payload.retry_seconds,
-        )
+        yield CheckPayload(*what)
+    # one from a server has no place to be before there is a disk
+    if payload.squashfs is not None and payload.squashfs.startswith("/"):
+        yield CheckSquashfs(*what)
+    if payload.closure is not None:
+        yield CheckClosure(*_closure(payload, payload.closure, capacity))
 
 
 def unpacking(
@@ -54,19 +58,33 @@ def unpacking(
             payload.retry_seconds,
         )
     if payload.closure is not None:
-        closure = payload.closure
-        return CopyClosure(
-            closure.cache,
-            closure.toplevel,
-            tuple(closure.public_keys),
-            closure.configuration,
-            closure.channel,
-            capacity,
-            payload.retry_seconds,
-        )
+        return CopyClosure(*_closure(payload, payload.closure, capacity))
     if payload.squashfs is not None:
         return UnpackSquashfs(*what)
     return UnpackPayload(*what)
+
+
+def _closure(
+    payload: Payload, closure: Closure, capacity: Mapping[str, int]
+) -> tuple[str, str, tuple[str, ...], str | None, str | None, Mapping[str, int], int]:
+    return (
+        closure.cache,
+        closure.toplevel,
+        tuple(closure.public_keys),
+        closure.configuration,
+        closure.channel,
+        capacity,
+        payload.retry_seconds,
+    )
+
+
+def needs(step: BaseStep) -> Iterator[tuple[str, str, str]]:
+    """The programs that a step needs: tool, Debian's package, purpose."""
+    match step:
+        case UnpackSquashfs():
+            yield "unsquashfs", "squashfs-tools", "a squashfs as the payload"
+        case CopyClosure():
+            yield "nix", "nix-bin", "a closure as the payload (netinstall image build --nix)"
 
 
 def brings_the_system(step: BaseStep) -> bool:

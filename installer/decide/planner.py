@@ -240,7 +240,9 @@ def _steps(facts: Facts, config: Config, storage: _Storage, networking: str) -> 
     for file in answers.swap_files:
         yield MakeSwapFile(file.path, file.size)
     yield EnterTarget(efivars=facts.firmware == "uefi")
-    yield RegisterStore()
+    # what Nix copies it registers itself
+    if answers.payload.closure is None:
+        yield RegisterStore()
     yield GenerateConfig()
     yield WriteFile("/etc/nixos/networking.nix", networking)
     for path, text in (
@@ -323,6 +325,7 @@ def _in_memory(mounted: Mounted) -> bool:
 
 def _needs(step: Step) -> Iterator[tuple[str, str, str]]:
     """The programs that a step needs beyond those of every installation: tool, package, purpose."""
+    yield from payloads.needs(step)
     match step:
         case MakeFilesystem(filesystem=name, subvolumes=subvolumes):
             filesystem = SWAP if name == "swap" else FILESYSTEMS[name]

@@ -72,6 +72,17 @@ class UnpackFrames(BaseStep):
 
 
 @dataclass(frozen=True)
+class CheckSquashfs(_FileStep):
+    """Read a squashfs that lies on a path and look through it, before anything is destroyed."""
+
+    kind: Literal["check-squashfs"] = "check-squashfs"
+
+    @property
+    def title(self) -> str:
+        return f"check the squashfs {redacted(self.source)}"
+
+
+@dataclass(frozen=True)
 class UnpackSquashfs(_FileStep):
     """Unpack a squashfs: the store of a netboot image, or a whole root."""
 
@@ -83,8 +94,8 @@ class UnpackSquashfs(_FileStep):
 
 
 @dataclass(frozen=True)
-class CopyClosure(BaseStep):
-    """Let Nix copy a system from a binary cache into the target.
+class _ClosureStep(BaseStep):
+    """Which system of which binary cache.
 
     Without `public_keys` signatures are not asked for. `configuration` and `channel` are store
     paths of the same cache; the first is copied to /etc/nixos.
@@ -97,6 +108,24 @@ class CopyClosure(BaseStep):
     channel: str | None
     capacity: Mapping[str, int]
     retry_seconds: int
+
+
+@dataclass(frozen=True)
+class CheckClosure(_ClosureStep):
+    """Ask a binary cache for every store path, its size and its signature, before anything is
+    destroyed."""
+
+    kind: Literal["check-closure"] = "check-closure"
+
+    @property
+    def title(self) -> str:
+        return f"check {self.toplevel} in {redacted(self.cache)}"
+
+
+@dataclass(frozen=True)
+class CopyClosure(_ClosureStep):
+    """Let Nix copy a system from a binary cache into the target."""
+
     kind: Literal["copy-closure"] = "copy-closure"
 
     @property

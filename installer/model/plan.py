@@ -10,7 +10,9 @@ from typing import ClassVar, Literal
 
 from installer.model.facts import Disk, Firmware
 from installer.model.payload_steps import (
+    CheckClosure,
     CheckPayload,
+    CheckSquashfs,
     CopyClosure,
     UnpackFrames,
     UnpackPayload,
@@ -179,6 +181,8 @@ Step = (
     | EnableSwap
     | UnpackPayload
     | UnpackFrames
+    | CheckSquashfs
+    | CheckClosure
     | UnpackSquashfs
     | CopyClosure
     | MakeSwapFile

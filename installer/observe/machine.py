@@ -21,7 +21,7 @@ TOOLS = (
     *("wipefs", "sfdisk", "blkid", "udevadm", "mount", "umount", "swapon", "swapoff"),
     *("chroot", "tar", "gzip", "xz", "zstd", "efibootmgr", "btrfs", "chattr", "partx"),
     *("mdadm", "lvm", "thin_check", "cryptsetup", "systemd-cryptenroll", "dmsetup", "zpool"),
-    *("blkdiscard", "nvme", "hdparm"),
+    *("blkdiscard", "nvme", "hdparm", "unsquashfs", "nix"),
 )
 """Programs that an installation may need; which it does need is decided with the plan."""
 

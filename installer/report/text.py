@@ -7,7 +7,9 @@ from installer.model.events import Failed
 from installer.model.facts import Disk, Dmi, Facts, ManifestFacts, Nic
 from installer.model.filesystems import FILESYSTEMS, SWAP
 from installer.model.payload_steps import (
+    CheckClosure,
     CheckPayload,
+    CheckSquashfs,
     CopyClosure,
     UnpackFrames,
     UnpackPayload,
@@ -348,7 +350,7 @@ def _step(step: Step) -> Iterator[Line]:
 
 def _details(step: Step) -> Iterator[tuple[str, str]]:
     match step:
-        case CheckPayload() | UnpackPayload() | UnpackSquashfs():
+        case CheckPayload() | UnpackPayload() | CheckSquashfs() | UnpackSquashfs():
             yield "sha256", step.sha256 or "unknown: whatever the server sends is believed"
             yield "system", step.toplevel or ""
             yield "retry", f"{format_seconds(step.retry_seconds)} without progress"
@@ -359,7 +361,7 @@ def _details(step: Step) -> Iterator[tuple[str, str]]:
                 yield "mirror", redacted(mirror)
             yield "parts", f"{step.connections} at once"
             yield "retry", f"{format_seconds(step.retry_seconds)} without progress"
-        case CopyClosure():
+        case CheckClosure() | CopyClosure():
             yield "keys", ", ".join(step.public_keys) or "none: whatever the cache says is believed"
             yield "/etc/nixos", step.configuration or ""
             yield "channel", step.channel or ""

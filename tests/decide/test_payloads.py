@@ -7,7 +7,15 @@ import pytest
 from deciding import answers, machine, plan, refusal
 
 from installer.model.facts import Facts, ImageFacts, ManifestFacts, PayloadFacts
-from installer.model.payload_steps import CheckPayload, CopyClosure, UnpackFrames, UnpackSquashfs
+from installer.model.payload_steps import (
+    CheckClosure,
+    CheckPayload,
+    CheckSquashfs,
+    CopyClosure,
+    UnpackFrames,
+    UnpackSquashfs,
+)
+from installer.model.plan import RegisterStore
 from installer.model.units import GIB
 
 KEY = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
@@ -57,13 +65,54 @@ def test_frames_are_planned_with_the_verified_manifest() -> None:
     assert step.sha256 is None
 
 
+def _all_tools() -> dict[str, str]:
+    return {**machine().tools, "unsquashfs": "/usr/bin/unsquashfs", "nix": "/usr/bin/nix"}
+
+
 def test_other_sources_have_steps_of_their_own() -> None:
     squashfs = {"squashfs": "/nix-store.squashfs", "unverified": True}
-    assert UnpackSquashfs in map(type, plan(machine(), answers(payload=squashfs)).steps)
+    tools = _all_tools()
+    steps = plan(machine(tools=tools), answers(payload=squashfs)).steps
+    assert isinstance(steps[0], CheckSquashfs)
+    assert {UnpackSquashfs, RegisterStore} <= set(map(type, steps))
+    squashfs["squashfs"] = "http://192.0.2.1/nix-store.squashfs"
+    steps = plan(machine(tools=tools), answers(payload=squashfs)).steps
+    assert UnpackSquashfs in map(type, steps)
+    # what a server has cannot be looked through before there is a disk to keep it on
+    assert CheckSquashfs not in map(type, steps)
     closure = {"from": "http://192.0.2.1/cache", "toplevel": TOPLEVEL, "allow-unsigned": True}
-    steps = plan(machine(), answers(payload={"closure": closure})).steps
+    steps = plan(machine(tools=tools), answers(payload={"closure": closure})).steps
     (step,) = [step for step in steps if isinstance(step, CopyClosure)]
     assert (step.cache, step.toplevel, step.public_keys) == (closure["from"], TOPLEVEL, ())
+    assert isinstance(steps[0], CheckClosure)
+    assert RegisterStore not in map(type, steps)
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (
+            {"squashfs": "/nix-store.squashfs", "unverified": True},
+            (
+                "error[tool.missing]: unsquashfs is not in this boot environment; "
+                "it is needed for a squashfs as the payload\n"
+                "  where: answers.toml\n"
+                "  try:   build the boot environment with Debian's package squashfs-tools"
+            ),
+        ),
+        (
+            {"closure": {"from": "/cache", "toplevel": TOPLEVEL, "allow-unsigned": True}},
+            (
+                "error[tool.missing]: nix is not in this boot environment; "
+                "it is needed for a closure as the payload (netinstall image build --nix)\n"
+                "  where: answers.toml\n"
+                "  try:   build the boot environment with Debian's package nix-bin"
+            ),
+        ),
+    ],
+)
+def test_their_programs_are_not_in_every_image(payload: dict[str, Any], text: str) -> None:
+    assert refusal(machine(), answers(payload=payload)) == text
 
 
 @pytest.mark.parametrize(
@@ -204,7 +253,7 @@ def test_a_manifest_needs_somebody_who_vouches_for_it() -> None:
 
 def test_an_image_with_keys_has_the_last_word() -> None:
     """The answer file is found by the kernel command line, and that may come from DHCP."""
-    facts = machine(image=ImageFacts((KEY,)))
+    facts = machine(image=ImageFacts((KEY,)), tools=_all_tools())
     assert plan(facts, given())
     assert refusal(facts, given({"public-keys": [KEY, OTHER]})) == (
         f"error[payload.key]: this boot image does not trust the key {OTHER}\n"

@@ -26,10 +26,13 @@ from installer.act.payload.source import Patience
 from installer.act.payload.system import installed_system
 from installer.act.run import Program, Runner
 from installer.model.errors import InstallError, fail
-from installer.model.payload_steps import CopyClosure
+from installer.model.payload_steps import CheckClosure, CopyClosure
 from installer.model.units import format_bytes, format_seconds
 from installer.model.urls import redacted
 from installer.observe.payload import delays
+
+_UNTRUSTED = 2
+"""Exit code of `nix store verify` for paths without a trusted signature."""
 
 _COPY_PATH = 100
 _FILE_TRANSFER = 101
@@ -44,6 +47,26 @@ _OFFLINE = re.compile(
     r"unable to download|Couldn't|Could not|[Tt]imed? ?out|[Cc]onnection|resolve host|HTTP error 5"
 )
 _FINAL = re.compile(r"HTTP error (?:4\d\d)|certificate|SSL")
+
+
+def check(
+    step: CheckClosure, narrator: Narrator, runner: Runner, *, patience: Patience | None = None
+) -> None:
+    """Ask the cache for every path, its size and its signatures; nothing is copied.
+
+    Raises:
+        InstallError: see `copy`.
+    """
+    work = _Work(step, Path("/"), runner, narrator, patience or Patience())
+    with work.ready():
+        sizes = work.look()
+        work.fits(sum(sizes.values()))
+        if step.public_keys:
+            work.signed()
+    narrator.say(
+        f"{len(sizes)} store paths, {format_bytes(sum(sizes.values()))} unpacked"
+        + (", all signed" if step.public_keys else "")
+    )
 
 
 def copy(
@@ -96,7 +119,7 @@ class _Said:
 class _Work:
     def __init__(
         self,
-        step: CopyClosure,
+        step: CopyClosure | CheckClosure,
         target: Path,
         runner: Runner,
         narrator: Narrator,
@@ -195,6 +218,19 @@ class _Work:
                 where="disks",
                 hint="make the file system larger, or the system smaller",
             )
+
+    def signed(self) -> None:
+        """Let Nix judge the signatures of the whole closure, without its contents."""
+
+        def ask() -> InstallError | None:
+            said = _Said([])
+            argv = ["nix", "store", "verify", *self._options, "--recursive", "--no-contents"]
+            code = self._run([*argv, "--store", self._cache, *self._paths], said, None)
+            if code == _UNTRUSTED:
+                said.errors.append("no trusted signature")
+            return self._failure(said, code) if code else None
+
+        self._patiently(ask, lambda: 0)
 
     def copy(self, sizes: Mapping[str, int]) -> None:
         """Let Nix copy until everything is there; what was copied is not copied again."""

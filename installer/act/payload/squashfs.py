@@ -28,7 +28,7 @@ from installer.act.payload.source import Patience, open_source
 from installer.act.payload.system import installed_system
 from installer.act.run import Program, Runner
 from installer.model.errors import InstallError, fail
-from installer.model.payload_steps import UnpackSquashfs
+from installer.model.payload_steps import CheckSquashfs, UnpackSquashfs
 from installer.model.plan import PAYLOAD_REGISTRATION
 from installer.model.units import format_bytes, format_seconds
 
@@ -62,6 +62,20 @@ class _Superblock:
     inodes: int
     used: int
     compression: str
+
+
+def check(
+    step: CheckSquashfs, narrator: Narrator, runner: Runner, *, patience: Patience | None = None
+) -> None:
+    """Read a squashfs that lies on a path, and look through it; nothing is written.
+
+    Raises:
+        InstallError: see `unpack`.
+    """
+    work = _Work(step, Path("/"), runner, narrator, patience or Patience())
+    with work.image() as (path, _, size):
+        work.superblock(path, size)
+        work.look_through(path)
 
 
 def unpack(
@@ -109,7 +123,7 @@ def unpack(
 class _Work:
     def __init__(
         self,
-        step: UnpackSquashfs,
+        step: UnpackSquashfs | CheckSquashfs,
         target: Path,
         runner: Runner,
         narrator: Narrator,
@@ -156,7 +170,9 @@ class _Work:
         for chunk in self._source.chunks():
             if self._progress is None:
                 total = self._source.total
-                self._progress = self._narrator.progress(None if total is None else 2 * total)
+                # unpacking is the other half
+                twice = 2 if isinstance(self._step, UnpackSquashfs) else 1
+                self._progress = self._narrator.progress(None if total is None else twice * total)
             sha256.update(chunk)
             if write is not None:
                 write(chunk)

@@ -20,7 +20,7 @@ from installer.act.payload.source import Patience
 from installer.act.run import Runner
 from installer.model.errors import InstallError, Problem
 from installer.model.events import AnyEvent, Message, StepProgress
-from installer.model.payload_steps import CopyClosure
+from installer.model.payload_steps import CheckClosure, CopyClosure
 from installer.model.units import GIB, MIB
 
 pytestmark = pytest.mark.root
@@ -333,3 +333,30 @@ def test_nothing_but_what_was_said_counts(
     monkeypatch.setenv("NIX_CONFIG", "require-sigs = false")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert refused(made, target, keys=(OTHER_KEY,)).code == "payload.signature"
+
+
+def check(made: Made, *, keys: tuple[str, ...], capacity: int = GIB, **rules: str) -> list[str]:
+    events: list[AnyEvent] = []
+    narrator = Narrator(events.append)
+    cache = rules.get("cache", str(made.cache))
+    toplevel = rules.get("toplevel", made.toplevel)
+    step = CheckClosure(cache, toplevel, keys, None, None, {"/": capacity}, 0)
+    closure.check(step, narrator, Runner(on_line=narrator.output))
+    return [event.text for event in events if isinstance(event, Message) and event.level == "info"]
+
+
+def test_all_is_asked_before_a_disk_is_touched(made: Made, tmp_path: Path) -> None:
+    assert check(made, keys=(made.key,)) == ["2 store paths, 3.00 MiB unpacked, all signed"]
+    assert check(made, keys=()) == ["2 store paths, 3.00 MiB unpacked"]
+    unsigned = tmp_path / "unsigned"
+    nix(tmp_path, "nix", "copy", "--from", made.root, "--to", f"file://{unsigned}", made.toplevel)
+    for rules, code in (
+        ({"keys": (OTHER_KEY,)}, "payload.signature"),
+        ({"keys": (made.key,), "cache": str(unsigned)}, "payload.signature"),
+        ({"keys": (made.key,), "toplevel": f"{made.toplevel}-other"}, "payload.not-found"),
+        ({"keys": (made.key,), "capacity": MIB}, "payload.too-large"),
+        ({"keys": (made.key,), "cache": "http://127.0.0.1:1/"}, "network.lost"),
+    ):
+        with pytest.raises(InstallError) as error:
+            check(made, **rules)  # type: ignore[arg-type]
+        assert error.value.problems[0].code == code

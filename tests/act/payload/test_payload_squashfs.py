@@ -19,7 +19,7 @@ from installer.act.payload.source import Patience
 from installer.act.run import Runner
 from installer.model.errors import InstallError, Problem
 from installer.model.events import AnyEvent, Message, StepProgress
-from installer.model.payload_steps import UnpackSquashfs
+from installer.model.payload_steps import CheckSquashfs, UnpackSquashfs
 from installer.model.units import GIB, MIB
 
 pytestmark = pytest.mark.root
@@ -220,6 +220,21 @@ def test_what_no_system_holds_is_refused_before_anything_is_written(
         f"a of {image} {said['setuid' if what == 'setgid' else what]}",
     )
     assert list(target.iterdir()) == []
+
+
+def test_one_on_a_path_is_looked_through_before_a_disk_is_touched(root: Path) -> None:
+    image = made(root)
+    narrator = Narrator(lambda _event: None)
+    squashfs.check(CheckSquashfs(str(image), None, ROOMY, None, 5), narrator, Runner())
+    with pytest.raises(InstallError) as error:
+        squashfs.check(CheckSquashfs(str(image), "0" * 64, ROOMY, None, 5), narrator, Runner())
+    assert error.value.problems[0].code == "payload.hash"
+    os.mkfifo(root / "fifo")
+    image.unlink()
+    made(root)
+    with pytest.raises(InstallError) as error:
+        squashfs.check(CheckSquashfs(str(image), None, ROOMY, None, 5), narrator, Runner())
+    assert error.value.problems[0].what == f"fifo of {image} is a FIFO"
 
 
 def test_what_holds_no_system(tmp_path: Path, target: Path) -> None:
