@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from installer.model.fields import HostName, HttpUrl, NonEmpty, Strict
-from installer.model.payload import Payload, StorePath
+from installer.model.manifest import StorePath
+from installer.model.payload import Payload
 from installer.model.storage import Storage
 
 

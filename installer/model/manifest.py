@@ -27,6 +27,10 @@ PIECE = 8 * MIB
 
 PIECES_LIMIT = 16384
 
+WINDOW = 8 * MIB
+"""What a frame may look back (RFC 8878, 3.1.1.1.2): all that zstd's levels up to 19 ask for. The
+memory is the agent's, once for each frame that it unpacks at a time."""
+
 _MISTAKES_TOLD = 10
 _MOST = 2**53 - 1  # what every reader of JSON takes as a whole number (RFC 8259, 6)
 

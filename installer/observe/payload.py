@@ -110,21 +110,24 @@ def _look_at_url(
         raise refused(url, response.status_code)
 
 
-def refused(url: str, status: int) -> Exception:
-    """Say what an HTTP status means for a payload: an `InstallError`, or `TransientError`."""
+def refused(url: str, status: int, field: str = "payload.url") -> Exception:
+    """Say what an HTTP status means for a payload: an `InstallError`, or `TransientError`.
+
+    `field` is what names it in the answer file.
+    """
     if status in (408, 425, 429) or (status >= 500 and status not in (501, 505)):
         return TransientError(f"the server answered {status}")
     hints = {
         401: "the server wants a user and a password: https://user:password@host/…",
         403: "the server forbids it: check the file's permissions there, or an expired signature",
-        404: "check payload.url: is the file there under exactly this name?",
-        410: "the file was removed from the server: point payload.url to its successor",
+        404: f"check {field}: is the file there under exactly this name?",
+        410: f"the file was removed from the server: point {field} to its successor",
         407: "a proxy wants a user and a password",
     }
     return fail(
         "payload.not-found",
         f"the server answered {status} for {redacted(url)}",
-        where="payload.url",
+        where=field,
         hint=hints.get(status, f"try it by hand: curl -I '{redacted(url)}'"),
     )
 
