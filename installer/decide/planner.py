@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from installer.decide import consent, payloads
+from installer.decide import consent, payloads, proof
 from installer.decide.boot_partitions import with_boot_partitions
 from installer.decide.disks import carries, choose
 from installer.decide.identifiers import chosen_disk_id, installed_by_us
@@ -114,7 +114,9 @@ def decide(facts: Facts, config: Config) -> Plan:
         frozenset(one.step.filesystem for one in storage.stack.mounts),
     )
     networking, found_warnings, found = networking_module(answers.network, facts)
+    problems += proof.problems(facts, answers)
     warnings += _storage_warnings(answers, storage) + found_warnings
+    warnings += proof.warnings(facts, answers)
     problems += found
     steps = tuple(_steps(facts, config, storage, networking))
     problems += _missing_tools(facts, steps)
@@ -127,6 +129,7 @@ def decide(facts: Facts, config: Config) -> Plan:
         rejected=tuple(rejected),
         steps=steps,
         warnings=tuple(warnings),
+        system=proof.sentences(facts, answers),
     )
 
 

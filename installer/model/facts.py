@@ -148,6 +148,15 @@ class Dmi:
 
 
 @dataclass(frozen=True)
+class RebuildFacts:
+    """What a manifest says of building the system again: see `model.manifest.Rebuild`."""
+
+    channel: str | None
+    configuration: bool
+    stdenv: bool
+
+
+@dataclass(frozen=True)
 class ManifestFacts:
     """What a manifest says, after its signature was verified; sizes in bytes.
 
@@ -155,6 +164,7 @@ class ManifestFacts:
     where no signature was asked for. `size` is the archive's, `usage` what it takes in blocks of
     4 KiB. `judged` is the time that it is valid or expired at: the clock's, or if that is
     obviously wrong the build date of the boot image. All times are UTC, as in a manifest.
+    `programs` are those of `model.manifest.PROGRAMS` that are there, None if it is not known.
     """
 
     name: str
@@ -174,6 +184,8 @@ class ManifestFacts:
     boot_modes: tuple[Firmware, ...] = ()
     filesystems: tuple[str, ...] = ()
     folders: Mapping[str, int] = field(default_factory=dict)
+    programs: tuple[str, ...] | None = None
+    rebuild: RebuildFacts | None = None
 
 
 @dataclass(frozen=True)

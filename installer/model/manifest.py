@@ -71,6 +71,21 @@ StorePath = Annotated[
 ]
 
 
+Program = Literal["nix-store", "nix-env", "nixos-generate-config"]
+PROGRAMS: tuple[Program, ...] = ("nix-store", "nix-env", "nixos-generate-config")
+"""What the installer runs in the target, from the `sw/bin` of its toplevel."""
+
+
+class Rebuild(Strict):
+    """What building the system again in the target finds in the payload."""
+
+    channel: StorePath | None = Field(
+        None, description="the nixpkgs that /nix/var/nix/profiles/per-user/root/channels holds"
+    )
+    configuration: bool = Field(description="whether it holds /etc/nixos/configuration.nix")
+    stdenv: bool = Field(description="whether its store holds nixpkgs' build tools")
+
+
 class System(Strict):
     """What the installer judges compatibility by; a fact that is not known is left out."""
 
@@ -84,6 +99,12 @@ class System(Strict):
     filesystems: list[Word] = Field(
         default=[], max_length=32, description="types that its /etc/fstab mounts"
     )
+    programs: list[Program] | None = Field(
+        None,
+        max_length=len(PROGRAMS),
+        description="which of the programs that the installer runs are in its sw/bin",
+    )
+    rebuild: Rebuild | None = None
 
 
 class Archive(Strict):

@@ -212,7 +212,8 @@ class RejectedDisk:
 class Plan:
     """What will be done to this machine, in order.
 
-    `chosen` are the disks that will be destroyed, in the order of the answer file. `warnings` are
+    `chosen` are the disks that will be destroyed, in the order of the answer file. `system` says
+    what will boot, and what has to be built or fetched for it; it and `warnings` are
     for people; nothing depends on them.
     """
 
@@ -222,6 +223,7 @@ class Plan:
     rejected: tuple[RejectedDisk, ...]
     steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
 
     @property
     def destroyed(self) -> tuple[str, ...]:

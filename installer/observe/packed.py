@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from installer.model.errors import InstallError, Problem, fail
-from installer.model.facts import ImageFacts, ManifestFacts, PayloadFacts
+from installer.model.facts import ImageFacts, ManifestFacts, PayloadFacts, RebuildFacts
 from installer.model.manifest import MANIFEST_LIMIT, Manifest, time_text
 from installer.model.minisign import SIGNATURE_LIMIT
 from installer.model.payload import Payload
@@ -73,7 +73,7 @@ def look_at(
     if payload.kind == "manifest":
         packed = look(payload, image, tell)
         return packed.facts, packed.manifest
-    if payload.kind in ("url", "path"):
+    if payload.kind in ("url", "path", "squashfs"):
         return look_at_tarball(payload, tell), None
     return None, None
 
@@ -180,6 +180,8 @@ def _facts(
         kernel=system.kernel if system else None,
         boot_modes=tuple(system.boot_modes) if system else (),
         filesystems=tuple(system.filesystems) if system else (),
+        programs=tuple(system.programs) if system and system.programs is not None else None,
+        rebuild=RebuildFacts(**system.rebuild.model_dump()) if system and system.rebuild else None,
     )
 
 

@@ -205,7 +205,7 @@ def _nic_rows(facts: Facts, nic: Nic) -> Iterator[tuple[str, str]]:
 def plan_text(plan: Plan) -> list[Line]:
     """The whole plan, for `netinstall plan`: what it destroys, whom it spares, every step."""
     lines = [*_doomed(plan), *_spared(plan)]
-    lines += _warnings(plan)
+    lines += [*_system(plan), *_warnings(plan)]
     lines += [Line(), Line(f"STEPS ({plan.firmware.upper()})", "title")]
     for number, step in enumerate(plan.steps, start=1):
         lines += _lines(wrap(_title(step), first=f"  {number:2d}  "), "title")
@@ -219,6 +219,7 @@ def plan_summary(plan: Plan) -> list[Line]:
         Line(),
         *_doomed(plan),
         *_spared(plan),
+        *_system(plan),
         *_warnings(plan),
         Line(),
         Line(f"WHAT WILL BE DONE ({len(plan.steps)} steps)", "title"),
@@ -296,6 +297,16 @@ def _spared(plan: Plan) -> list[Line]:
             text for reason in other.reasons for text in wrap(reason, first="      because ")
         )
     return lines
+
+
+def _system(plan: Plan) -> list[Line]:
+    if not plan.system:
+        return []
+    return [
+        Line(),
+        Line("THE SYSTEM", "title"),
+        *_lines(text for each in plan.system for text in wrap(each, first="  ", rest="    ")),
+    ]
 
 
 def _warnings(plan: Plan) -> list[Line]:
