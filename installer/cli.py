@@ -225,7 +225,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from installer.model.codec import from_json, to_json  # noqa: PLC0415
     from installer.model.config import Config  # noqa: PLC0415
     from installer.model.facts import Facts  # noqa: PLC0415
-    from installer.observe import answers, machine, payload  # noqa: PLC0415
+    from installer.observe import answers, machine, packed  # noqa: PLC0415
 
     if arguments.facts is not None:
         facts = from_json(Facts, _read(arguments.facts), where=str(arguments.facts))
@@ -236,7 +236,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.facts is None:
         from dataclasses import replace  # noqa: PLC0415
 
-        facts = replace(facts, payload=payload.look(config.answers.payload, _say))
+        seen, _ = packed.look_at(config.answers.payload, facts.image, _say)
+        facts = replace(facts, payload=seen)
     plan = decide(facts, config)
     if arguments.json:
         sys.stdout.write(to_json(plan, indent=2) + "\n")

@@ -15,11 +15,10 @@ from installer.act.narrator import Narrator
 from installer.act.run import Runner
 from installer.decide.planner import decide
 from installer.init import lease as init_lease
-from installer.model.answers import AnswerFile
 from installer.model.config import Config
 from installer.model.errors import ExitCode, InstallError, Problem, fail
 from installer.model.facts import Facts
-from installer.observe import answers, kernel, lease_watch, machine, payload
+from installer.observe import answers, kernel, lease_watch, machine, packed
 from installer.observe.lease_watch import LeaseWatch
 from installer.report.consoles import open_consoles, terminal
 from installer.report.http import HttpSink
@@ -92,7 +91,8 @@ def install(location: str | None, *, consent: bool, verbose: bool) -> int:
                 outcome.failure_delay_seconds = finish.failure_delay_seconds
             if arguments.report is None and config.answers.report.url is not None:
                 fanout.add(HttpSink(config.answers.report.url, _identity(facts)))
-            plan = decide(_with_payload(facts, config.answers, narrator), config)
+            seen, manifest = packed.look_at(config.answers.payload, facts.image, narrator.say)
+            plan = decide(replace(facts, payload=seen), config)
             narrator.planned(plan)
         if arguments.dry_run:
             narrator.say("DRY RUN: no disk was changed (netinstall.dry-run on the command line)")
@@ -100,7 +100,7 @@ def install(location: str | None, *, consent: bool, verbose: bool) -> int:
             if outcome.on_success == "reboot":
                 outcome.on_success = "shell"
         else:
-            engine.perform(plan, narrator, target=TARGET, logs=RUN)
+            engine.perform(plan, narrator, target=TARGET, logs=RUN, manifest=manifest)
         outcome.exit_code = ExitCode.DONE
     except InstallError as error:
         outcome.exit_code = error.exit_code
@@ -178,7 +178,3 @@ def _answers(location: str | None, facts: Facts, narrator: Narrator) -> Config:
     text, name = answer_files.fetch(location, facts, runner, narrator.say)
     narrator.say(f"answer file: {name}")
     return Config(answers.load(text, name), name)
-
-
-def _with_payload(facts: Facts, given: AnswerFile, narrator: Narrator) -> Facts:
-    return replace(facts, payload=payload.look(given.payload, narrator.say))

@@ -20,7 +20,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
 CASES = ROOT / "tests/cases"
 TOOLS = (
     *("mdadm", "cryptsetup", "systemd-cryptenroll", "lvm", "thin_check", "zpool", "btrfs"),
-    *("mkfs.xfs", "mkfs.btrfs", "mkswap", "swapon", "swapoff"),
+    *("mkfs.xfs", "mkfs.btrfs", "mkswap", "swapon", "swapoff", "unsquashfs", "nix"),
 )
 
 
@@ -86,6 +86,8 @@ MACHINES: dict[str, Callable[[], Facts]] = {
     "tmpfs-root": lambda: _blank("TMPFS-1"),
     "data-disk-kept": _data,
     "windows-kept": _windows,
+    "squashfs": lambda: _blank("SQUASH-1"),
+    "closure": lambda: _blank("CLOSURE-1"),
 }
 """What each is planned for."""
 

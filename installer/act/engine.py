@@ -14,13 +14,22 @@ from installer.act import payload as payloads
 from installer.act.devices import disk_node, no_assembly, partition_nodes
 from installer.act.logs import keep_logs
 from installer.act.narrator import Narrator
-from installer.act.payload import Inventory
+from installer.act.payload import Inventory, closure, squashfs
 from installer.act.run import Runner
 from installer.act.stack import Stack
 from installer.act.target import Target
 from installer.model.errors import InstallError, fail
-from installer.model.plan import (
+from installer.model.manifest import Manifest
+from installer.model.payload_steps import (
+    CheckClosure,
     CheckPayload,
+    CheckSquashfs,
+    CopyClosure,
+    UnpackFrames,
+    UnpackPayload,
+    UnpackSquashfs,
+)
+from installer.model.plan import (
     EnterTarget,
     Flush,
     GenerateConfig,
@@ -31,7 +40,6 @@ from installer.model.plan import (
     RegisterStore,
     SetProfile,
     Step,
-    UnpackPayload,
     WriteFile,
 )
 from installer.model.storage_steps import (
@@ -67,6 +75,7 @@ class _Work:
     narrator: Narrator
     logs: Path | None
     stack: Stack
+    manifest: Manifest | None = None
     inventory: Inventory | None = None
 
     @property
@@ -76,7 +85,14 @@ class _Work:
         return self.inventory.toplevel
 
 
-def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) -> None:
+def perform(
+    plan: Plan,
+    narrator: Narrator,
+    *,
+    target: Path,
+    logs: Path | None,
+    manifest: Manifest | None = None,
+) -> None:
     """Do what the plan says, telling each step.
 
     Args:
@@ -84,6 +100,7 @@ def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) 
         narrator: is told what happens; a failure is told before anything is cleaned up.
         target: an empty folder below which the new system is mounted.
         logs: a folder whose files are copied onto the target at the end; None to keep none.
+        manifest: that of a packed payload, which was verified when the machine was looked at.
 
     Raises:
         InstallError: a step failed; everything is unmounted and closed, and no disk is bootable,
@@ -91,7 +108,7 @@ def perform(plan: Plan, narrator: Narrator, *, target: Path, logs: Path | None) 
     """
     runner = Runner(on_line=narrator.output)
     made = Target(target, runner)
-    work = _Work(made, runner, narrator, logs, Stack(made, runner, narrator))
+    work = _Work(made, runner, narrator, logs, Stack(made, runner, narrator), manifest)
     begun = time.monotonic()
     first = next((step for step in plan.steps if isinstance(step, _DESTRUCTIVE)), None)
     armed = False
@@ -192,6 +209,20 @@ def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912, PLR0915 - 
             target.swap_on(step)
         case UnpackPayload():
             work.inventory = payloads.unpack(step, target.root, runner, narrator, work.inventory)
+        case UnpackFrames():
+            if work.manifest is None:
+                raise RuntimeError("a manifest is to be unpacked that nobody looked at")
+            work.inventory = payloads.unpack_packed(
+                step, work.manifest, target.root, runner, narrator
+            )
+        case CheckSquashfs():
+            squashfs.check(step, narrator, runner)
+        case UnpackSquashfs():
+            work.inventory = squashfs.unpack(step, target.root, runner, narrator)
+        case CheckClosure():
+            closure.check(step, narrator, runner)
+        case CopyClosure():
+            work.inventory = closure.copy(step, target.root, runner, narrator)
         case MakeSwapFile():
             filesystems.make_swap_file(step, target, runner)
         case EnterTarget():

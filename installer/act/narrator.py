@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from installer.model.errors import InstallError
 from installer.model.events import (
@@ -15,6 +15,7 @@ from installer.model.events import (
     Message,
     Observed,
     Planned,
+    Stage,
     StepFinished,
     StepProgress,
     StepStarted,
@@ -23,6 +24,13 @@ from installer.model.facts import Facts
 from installer.model.plan import Plan, Step
 
 Emit = Callable[[AnyEvent], None]
+
+
+class Progress(Protocol):
+    """Is told how many bytes are done so far, as often as one likes, and what is slowest."""
+
+    def __call__(self, done: int, bottleneck: Stage | None = None) -> None: ...
+
 
 _PROGRESS_INTERVAL = 0.5
 _RATE_WINDOW = 5.0
@@ -69,13 +77,13 @@ class Narrator:
         self.emit(StepFinished(time=time.time(), uptime=_uptime(), step=step.id, seconds=seconds))
         self.current = None
 
-    def progress(self, total: int | None) -> Callable[[int], None]:
+    def progress(self, total: int | None) -> Progress:
         """Return a function that is told how many bytes are done so far, as often as one likes."""
         step = self.current or ""
         seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         last = 0.0
 
-        def tell(done: int) -> None:
+        def tell(done: int, bottleneck: Stage | None = None) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last < _PROGRESS_INTERVAL and done != total:
@@ -96,6 +104,7 @@ class Narrator:
                     total=total,
                     rate=rate,
                     seconds_left=left,
+                    bottleneck=bottleneck,
                 )
             )
 

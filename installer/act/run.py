@@ -114,6 +114,7 @@ class Runner:
         *,
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.DEVNULL,
+        environment: Mapping[str, str] | None = None,
         purpose: str = "",
     ) -> "Program":
         """Start a server, or a part of a pipeline; `with` kills it at the end if it still runs.
@@ -121,6 +122,7 @@ class Runner:
         Args:
             argv: the program and its arguments; no shell is involved.
             stdin, stdout: file descriptors; the caller closes its copies.
+            environment: added to `CLEAN_ENVIRONMENT`.
             purpose: said in the error, for people.
 
         `on_line` is called from another thread.
@@ -128,7 +130,7 @@ class Runner:
         Raises:
             InstallError: `tool.missing`.
         """
-        process = _popen(argv, stdin=stdin, stdout=stdout, environment=None, purpose=purpose)
+        process = _popen(argv, stdin=stdin, stdout=stdout, environment=environment, purpose=purpose)
         return Program(process, argv[0], _where(purpose, shlex.join(argv)), self.on_line)
 
     def _attend(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from installer.decide import consent, names
+from installer.decide import consent, names, payloads, proof
 from installer.decide.boot_partitions import with_boot_partitions
 from installer.decide.disks import carries, choose
 from installer.decide.identifiers import chosen_disk_id, installed_by_us
@@ -25,7 +25,6 @@ from installer.model.errors import InstallError, Problem
 from installer.model.facts import Disk, Facts
 from installer.model.filesystems import FILESYSTEMS, SWAP
 from installer.model.plan import (
-    CheckPayload,
     EnterTarget,
     Flush,
     GenerateConfig,
@@ -36,7 +35,6 @@ from installer.model.plan import (
     RegisterStore,
     SetProfile,
     Step,
-    UnpackPayload,
     WriteFile,
 )
 from installer.model.storage import Disk as WantedDisk
@@ -58,7 +56,6 @@ from installer.model.storage_steps import (
     WipeDisk,
     WriteTable,
 )
-from installer.model.units import format_bytes
 
 LOG_PATH = "/var/log/netinstall"
 
@@ -111,9 +108,16 @@ def decide(facts: Facts, config: Config) -> Plan:
     storage, found = _storage(facts, answers, chosen)
     problems += found
     problems += names.problems(answers, storage.stack, _torn_down(facts, storage), facts)
-    problems += _payload_problems(facts, storage)
+    problems += payloads.problems(
+        facts,
+        answers,
+        {one.step.where: one.room for one in _of_payload(storage) if not _in_memory(one)},
+        frozenset(one.step.filesystem for one in storage.stack.mounts),
+    )
     networking, found_warnings, found = networking_module(answers.network, facts)
+    problems += proof.problems(facts, answers)
     warnings += _storage_warnings(answers, storage) + found_warnings
+    warnings += proof.warnings(facts, answers)
     problems += found
     text = networking.text if networking is not None else ""
     steps = tuple(_steps(facts, config, storage, text))
@@ -128,6 +132,7 @@ def decide(facts: Facts, config: Config) -> Plan:
         steps=steps,
         warnings=tuple(warnings),
         network=networking.network if networking is not None else None,
+        system=proof.sentences(facts, answers),
     )
 
 
@@ -224,25 +229,26 @@ def _storage_warnings(answers: AnswerFile, storage: _Storage) -> list[str]:
 
 def _steps(facts: Facts, config: Config, storage: _Storage, networking: str) -> Iterator[Step]:
     answers, stack = config.answers, storage.stack
-    payload, system = answers.payload, answers.system
-    capacity = {one.step.where: one.room for one in stack.in_order if not one.esp and one.room}
-    what = (payload.source, payload.sha256, capacity, system.toplevel, payload.retry_seconds)
-    if payload.verify == "first":
-        yield CheckPayload(*what)
+    system = answers.system
+    capacity = {one.step.where: one.room for one in _of_payload(storage)}
+    yield from payloads.checking(answers, capacity)
     yield from _disk_steps(facts, storage)
     yield from stack.made
     for one in stack.in_order:
         if not one.esp:
             yield one.step
     yield from stack.swaps
-    yield UnpackPayload(*what)
+    manifest = facts.payload.manifest if facts.payload is not None else None
+    yield payloads.unpacking(answers, capacity, manifest)
     # After the payload, which could hold a boot loader of its own: nothing may boot before the end
     esps = [one.step for one in stack.in_order if one.esp]
     yield from esps
     for file in answers.swap_files:
         yield MakeSwapFile(file.path, file.size)
     yield EnterTarget(efivars=facts.firmware == "uefi")
-    yield RegisterStore()
+    # what Nix copies it registers itself
+    if answers.payload.closure is None:
+        yield RegisterStore()
     yield GenerateConfig()
     add = system.add_imports
     yield WriteFile("/etc/nixos/networking.nix", networking, add_import=add)
@@ -324,22 +330,9 @@ def _erase_seconds(disk: Disk, method: Erase) -> int:
     return 10
 
 
-def _payload_problems(facts: Facts, storage: _Storage) -> list[Problem]:
-    """The compressed payload is never larger than what it unpacks to."""
-    if facts.payload is None or facts.payload.size is None or not storage.stack.mounts:
-        return []
-    room = sum(one.room for one in storage.stack.mounts if not _in_memory(one))
-    if facts.payload.size <= room:
-        return []
-    return [
-        Problem(
-            "payload.too-large",
-            f"{facts.payload.source} has {format_bytes(facts.payload.size)}, "
-            f"the file systems of the layout take {format_bytes(room)}",
-            "disks",
-            "give the system a larger disk, or make a smaller payload",
-        )
-    ]
+def _of_payload(storage: _Storage) -> list[Mounted]:
+    """File systems that the payload is unpacked onto; the ESP is filled by the boot loader."""
+    return [one for one in storage.stack.in_order if not one.esp and one.room]
 
 
 def _in_memory(mounted: Mounted) -> bool:
@@ -348,6 +341,7 @@ def _in_memory(mounted: Mounted) -> bool:
 
 def _needs(step: Step) -> Iterator[tuple[str, str, str]]:
     """The programs that a step needs beyond those of every installation: tool, package, purpose."""
+    yield from payloads.needs(step)
     match step:
         case MakeFilesystem(filesystem=name, subvolumes=subvolumes):
             filesystem = SWAP if name == "swap" else FILESYSTEMS[name]

@@ -5,59 +5,15 @@ prints the JSON Schema of `AnswerFile`.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field
 
-from installer.model.fields import AbsolutePath, HttpUrl, NonEmpty, Strict
+from installer.model.fields import HttpUrl, NonEmpty, Strict
+from installer.model.manifest import StorePath
 from installer.model.network import Network
+from installer.model.payload import Payload
 from installer.model.storage import Storage
-
-# $ is the very end for pydantic's regex crate and for ECMA-262, which JSON Schema refers to; \z
-# and \Z are unknown to one or the other.
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-StorePath = Annotated[
-    str, StringConstraints(pattern=r"^/nix/store/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]{1,207}$")
-]
-
-
-class Payload(Strict):
-    """Where the system comes from, and how it is known to be the right one."""
-
-    url: HttpUrl | None = Field(None, description="http(s) URL of a system tarball")
-    path: AbsolutePath | None = Field(
-        None, description="path of a system tarball in the boot environment (a mounted share)"
-    )
-    sha256: Sha256 | None = Field(None, description="SHA-256 of the tarball as it is served")
-    unverified: bool = Field(
-        False, description="install without a known SHA-256: anybody on the network can replace it"
-    )
-    verify: Literal["first", "stream"] = Field(
-        "first",
-        description="first: read the whole payload once and check it before any disk is touched; "
-        "stream: check while unpacking (half the traffic, but the disk is erased by then)",
-    )
-    retry_seconds: int = Field(
-        120,
-        ge=0,
-        le=86400,
-        description="how long to keep trying after a download stopped making progress",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if (self.url is None) == (self.path is None):
-            raise ValueError("give either url or path")
-        if self.sha256 is None and not self.unverified:
-            raise ValueError("give sha256 (or accept any content with unverified = true)")
-        if self.sha256 is not None and self.unverified:
-            raise ValueError("sha256 and unverified = true contradict each other")
-        return self
-
-    @property
-    def source(self) -> str:
-        """The URL or path."""
-        return self.url or self.path or ""
 
 
 class Rebuild(Strict):

@@ -7,6 +7,9 @@ from installer.model.errors import Problem
 from installer.model.facts import Facts
 from installer.model.plan import Plan
 
+Stage = Literal["network", "reading", "verify", "decompress", "unpack"]
+"""A part of the pipeline that brings a packed payload onto a disk."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -49,6 +52,7 @@ class StepProgress(Event):
     """How far a long step is, in bytes; `total` is None when it is not known.
 
     `rate` is bytes per second over the last seconds, `seconds_left` None without a total.
+    `bottleneck` is what the other parts of a pipeline wait for, None where nobody measured it.
     """
 
     kind: Literal["step-progress"] = "step-progress"
@@ -57,6 +61,7 @@ class StepProgress(Event):
     total: int | None
     rate: float
     seconds_left: float | None
+    bottleneck: Stage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

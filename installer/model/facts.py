@@ -268,12 +268,65 @@ class Dmi:
 
 
 @dataclass(frozen=True)
+class RebuildFacts:
+    """What a manifest says of building the system again: see `model.manifest.Rebuild`."""
+
+    channel: str | None
+    configuration: bool
+    stdenv: bool
+
+
+@dataclass(frozen=True)
+class ManifestFacts:
+    """What a manifest says, after its signature was verified; sizes in bytes.
+
+    `sha256` is the manifest's own; `signed_by` the number of the key as minisign prints it, None
+    where no signature was asked for. `size` is the archive's, `usage` what it takes in blocks of
+    4 KiB. `judged` is the time that it is valid or expired at: the clock's, or if that is
+    obviously wrong the build date of the boot image. All times are UTC, as in a manifest.
+    `programs` are those of `model.manifest.PROGRAMS` that are there, None if it is not known.
+    """
+
+    name: str
+    sha256: str
+    built: str
+    judged: str
+    size: int
+    usage: int
+    frames: int
+    entries: int
+    expires: str | None = None
+    signed_by: str | None = None
+    toplevel: str | None = None
+    nixos_version: str | None = None
+    platform: str | None = None
+    kernel: str | None = None
+    boot_modes: tuple[Firmware, ...] = ()
+    filesystems: tuple[str, ...] = ()
+    folders: Mapping[str, int] = field(default_factory=dict)
+    programs: tuple[str, ...] | None = None
+    rebuild: RebuildFacts | None = None
+
+
+@dataclass(frozen=True)
 class PayloadFacts:
     """What a first look at the payload's source said; `size` in bytes, None when it did not say."""
 
     source: str
     size: int | None
     ranges: bool = False
+    manifest: ManifestFacts | None = None
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the boot image itself says. `built` is its date, in UTC as in a manifest.
+
+    With `trusted_keys` (lines of minisign.pub), nothing is installed but what one of them signed.
+    """
+
+    trusted_keys: tuple[str, ...] = ()
+    built: str | None = None
 
 
 @dataclass(frozen=True)
@@ -304,6 +357,7 @@ class Facts:
     kernel_arguments: Mapping[str, str] = field(default_factory=dict)
     payload: PayloadFacts | None = None
     observed: datetime | None = None
+    image: ImageFacts = field(default_factory=ImageFacts)
 
     @property
     def boot_nic(self) -> Nic | None:

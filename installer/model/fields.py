@@ -89,6 +89,14 @@ def _absolute_path(value: str) -> str:
     return value
 
 
+def _location(value: str) -> str:
+    if value.startswith("/") and "\0" not in value:
+        return value
+    if not re.fullmatch(r"https?://[^\s/?#]+(?:[/?#]\S*)?", value):
+        raise ValueError("write a URL that starts with http:// or https://, or an absolute path")
+    return value
+
+
 PartitionSize = Annotated[
     Size,
     BeforeValidator(_size),
@@ -110,6 +118,7 @@ Bytes = Annotated[
 MountPoint = Annotated[str, AfterValidator(_mount_point)]
 HostName = Annotated[str, AfterValidator(_hostname)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Location = Annotated[str, AfterValidator(_location)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 Glob = Annotated[NonEmpty, Field(description="exact, or with the wildcards * ? [] of fnmatch(3)")]

@@ -27,6 +27,10 @@ PIECE = 8 * MIB
 
 PIECES_LIMIT = 16384
 
+WINDOW = 8 * MIB
+"""What a frame may look back (RFC 8878, 3.1.1.1.2): all that zstd's levels up to 19 ask for. The
+memory is the agent's, once for each frame that it unpacks at a time."""
+
 _MISTAKES_TOLD = 10
 _MOST = 2**53 - 1  # what every reader of JSON takes as a whole number (RFC 8259, 6)
 
@@ -67,6 +71,21 @@ StorePath = Annotated[
 ]
 
 
+Program = Literal["nix-store", "nix-env", "nixos-generate-config"]
+PROGRAMS: tuple[Program, ...] = ("nix-store", "nix-env", "nixos-generate-config")
+"""What the installer runs in the target, from the `sw/bin` of its toplevel."""
+
+
+class Rebuild(Strict):
+    """What building the system again in the target finds in the payload."""
+
+    channel: StorePath | None = Field(
+        None, description="the nixpkgs that /nix/var/nix/profiles/per-user/root/channels holds"
+    )
+    configuration: bool = Field(description="whether it holds /etc/nixos/configuration.nix")
+    stdenv: bool = Field(description="whether its store holds nixpkgs' build tools")
+
+
 class System(Strict):
     """What the installer judges compatibility by; a fact that is not known is left out."""
 
@@ -80,6 +99,12 @@ class System(Strict):
     filesystems: list[Word] = Field(
         default=[], max_length=32, description="types that its /etc/fstab mounts"
     )
+    programs: list[Program] | None = Field(
+        None,
+        max_length=len(PROGRAMS),
+        description="which of the programs that the installer runs are in its sw/bin",
+    )
+    rebuild: Rebuild | None = None
 
 
 class Archive(Strict):
@@ -102,7 +127,10 @@ class Frame(Strict):
     entries: Count
     sha256: Sha256
     pieces: list[Sha256] | None = Field(
-        None, max_length=PIECES_LIMIT, description="SHA-256 of each 8 MiB, of a longer frame only"
+        None,
+        max_length=PIECES_LIMIT,
+        fail_fast=True,
+        description="SHA-256 of each 8 MiB, of a longer frame only",
     )
 
 
@@ -115,7 +143,8 @@ class Manifest(Strict):
     expires: Time | None = None
     system: System | None = None
     archive: Archive
-    frames: list[Frame] = Field(min_length=2, max_length=FRAMES_LIMIT)
+    # the mistakes of 8,000 frames would take a hundred times the memory of the frames
+    frames: list[Frame] = Field(min_length=2, max_length=FRAMES_LIMIT, fail_fast=True)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -110,6 +110,16 @@ def verify(message: bytes, signature: bytes, key: PublicKey, where: str) -> str:
     return comment.decode("utf-8", "backslashreplace")
 
 
+def signed_with(signature: bytes) -> bytes | None:
+    """Return the number of the key that a signature names; None if it is not readable so far.
+
+    Nothing is verified by it: it says which key to verify with.
+    """
+    lines = signature[:SIGNATURE_LIMIT].split(b"\n")
+    data = decoded(lines[1], 74) if len(lines) > 1 else None
+    return None if data is None else data[2:10]
+
+
 def decoded(line: bytes, size: int) -> bytes | None:
     """Decode base64 that is written as an encoder writes it; None if it is not, or not so long."""
     try:

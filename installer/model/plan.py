@@ -5,13 +5,19 @@ and how it is undone or repeated (`again`). `installer.act` has one function for
 run prints the same steps.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import PlainSerializer
+from typing import ClassVar, Literal
 
 from installer.model.facts import Disk, Firmware
+from installer.model.payload_steps import (
+    CheckClosure,
+    CheckPayload,
+    CheckSquashfs,
+    CopyClosure,
+    UnpackFrames,
+    UnpackPayload,
+    UnpackSquashfs,
+)
 from installer.model.steps import BaseStep
 from installer.model.storage_steps import (
     CreateArray,
@@ -31,46 +37,9 @@ from installer.model.storage_steps import (
     WipeDisk,
     WriteTable,
 )
-from installer.model.urls import redacted
-
-Source = Annotated[str, PlainSerializer(redacted)]
-"""A URL or path. It may hold a password, so it never leaves this process as it is."""
 
 PAYLOAD_REGISTRATION = "nix-path-registration"
 SYSTEM_PROFILE = "/nix/var/nix/profiles/system"
-
-
-@dataclass(frozen=True)
-class _PayloadStep(BaseStep):
-    """Which payload is read; `capacity` maps each mount point to the bytes that fit there."""
-
-    source: Source
-    sha256: str | None
-    capacity: Mapping[str, int]
-    toplevel: str | None
-    retry_seconds: int
-
-
-@dataclass(frozen=True)
-class CheckPayload(_PayloadStep):
-    """Read the whole payload once and check it, before anything is destroyed."""
-
-    kind: Literal["check-payload"] = "check-payload"
-
-    @property
-    def title(self) -> str:
-        return f"check the payload {redacted(self.source)}"
-
-
-@dataclass(frozen=True)
-class UnpackPayload(_PayloadStep):
-    """Stream the payload into the target, checking hash, length and every member's path."""
-
-    kind: Literal["unpack"] = "unpack"
-
-    @property
-    def title(self) -> str:
-        return f"unpack {redacted(self.source)}"
 
 
 @dataclass(frozen=True)
@@ -215,6 +184,11 @@ Step = (
     | MountFilesystem
     | EnableSwap
     | UnpackPayload
+    | UnpackFrames
+    | CheckSquashfs
+    | CheckClosure
+    | UnpackSquashfs
+    | CopyClosure
     | MakeSwapFile
     | EnterTarget
     | RegisterStore
@@ -267,7 +241,8 @@ class PlannedNetwork:
 class Plan:
     """What will be done to this machine, in order.
 
-    `chosen` are the disks that will be destroyed, in the order of the answer file. `warnings` are
+    `chosen` are the disks that will be destroyed, in the order of the answer file. `system` says
+    what will boot, and what has to be built or fetched for it; it and `warnings` are
     for people; nothing depends on them.
     """
 
@@ -278,6 +253,7 @@ class Plan:
     steps: tuple[Step, ...]
     warnings: tuple[str, ...] = ()
     network: PlannedNetwork | None = None
+    system: tuple[str, ...] = ()
 
     @property
     def destroyed(self) -> tuple[str, ...]:

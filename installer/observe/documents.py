@@ -15,16 +15,19 @@ from installer.observe import mistakes
 from installer.observe.places import Location, Place, nearest, places
 
 Model = TypeVar("Model", bound=BaseModel)
+_DIGITS_LIMIT = 40
+_NAME_LIMIT = 1000
 
 
 @dataclass(frozen=True)
 class Kind(Generic[Model]):
     """A kind of document: its model, and the error codes for a text that is no TOML or JSON and
-    for a wrong field."""
+    for a wrong field. `names_limit` is how many names one object of JSON may have."""
 
     model: type[Model]
     syntax: str
     field: str
+    names_limit: int = 100_000
 
 
 def load(kind: Kind[Model], text: str, name: str) -> Model:
@@ -36,9 +39,12 @@ def load(kind: Kind[Model], text: str, name: str) -> Model:
     """
     text = text.removeprefix("\ufeff")
     syntax = _syntax(text, name)
-    parse = _parse_json if syntax == "json" else _parse_toml
+    if syntax == "json":
+        parsed = _parse_json(kind.syntax, text, name, kind.names_limit)
+    else:
+        parsed = _parse_toml(kind.syntax, text, name)
     try:
-        return kind.model.model_validate(parse(kind.syntax, text, name))
+        return kind.model.model_validate(parsed)
     except ValidationError as error:
         raise InstallError(
             mistakes.problems(
@@ -102,15 +108,23 @@ def _parse_toml(code: str, text: str, name: str) -> Mapping[str, Any]:
         raise _not_valid(code, "TOML", why, f"{name}:{line}:{column}", text) from None
     except RecursionError:
         raise _not_valid(code, "TOML", "it is nested too deeply", name, text) from None
+    except ValueError:
+        # more digits than Python turns into a number (sys.get_int_max_str_digits)
+        raise _not_valid(code, "TOML", "a number has thousands of digits", name, text) from None
 
 
 class _NotStrictError(ValueError):
     """JSON that Python would take although it is ambiguous or none (RFC 8259, 4 and 6)."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(limit: int, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > limit:
+        raise _NotStrictError(f"an object has {len(pairs)} names, {limit} are possible")
     found: dict[str, Any] = {}
     for key, value in pairs:
+        if len(key) > _NAME_LIMIT:
+            # looking for the field that was meant takes a hundred times its length
+            raise _NotStrictError(f"a name has {len(key)} characters, {_NAME_LIMIT} are possible")
         if key in found:
             raise _NotStrictError(f"`{key}` is given twice in one object")
         found[key] = value
@@ -121,9 +135,21 @@ def _no_constant(text: str) -> float:
     raise _NotStrictError(f"{text} is no number")
 
 
-def _parse_json(code: str, text: str, name: str) -> Any:
+def _whole(text: str) -> int:
+    # int() raises a ValueError only from sys.get_int_max_str_digits() on
+    if len(text) > _DIGITS_LIMIT:
+        raise _NotStrictError(f"a number has {len(text)} digits, {_DIGITS_LIMIT} are possible")
+    return int(text)
+
+
+def _parse_json(code: str, text: str, name: str, names_limit: int) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(
+            text,
+            object_pairs_hook=partial(_unique, names_limit),
+            parse_constant=_no_constant,
+            parse_int=_whole,
+        )
     except json.JSONDecodeError as error:
         where = f"{name}:{error.lineno}:{error.colno}"
         raise _not_valid(code, "JSON", error.msg, where, text) from None

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from installer.model.facts import Dmi, Facts, Firmware, Lease, Nic
+from installer.model.errors import fail
+from installer.model.facts import Dmi, Facts, Firmware, ImageFacts, Lease, Nic
 from installer.model.filesystems import FILESYSTEMS, SWAP
+from installer.model.minisign import parse_public_key
 from installer.model.programs import SEARCH_PATH
+from installer.model.trust import IMAGE_BUILT, IMAGE_KEYS
 from installer.observe import disks, kernel, layers, lease, lldp, nics
 from installer.observe.blocks import Blocks, UdevProperties
 
@@ -20,7 +23,7 @@ TOOLS = (
     *("wipefs", "sfdisk", "blkid", "udevadm", "mount", "umount", "swapon", "swapoff"),
     *("chroot", "tar", "gzip", "xz", "zstd", "efibootmgr", "btrfs", "chattr", "partx"),
     *("mdadm", "lvm", "thin_check", "cryptsetup", "systemd-cryptenroll", "dmsetup", "zpool"),
-    *("blkdiscard", "nvme", "hdparm"),
+    *("blkdiscard", "nvme", "hdparm", "unsquashfs", "nix"),
 )
 """Programs that an installation may need; which it does need is decided with the plan."""
 
@@ -90,6 +93,7 @@ def look_with_warnings(
         tools=_tools(root),
         kernel_arguments=arguments.shown(),
         observed=datetime.now(UTC),
+        image=image(root),
     )
     return facts, leases.warnings
 
@@ -103,6 +107,34 @@ def _leased_by_the_boot(root: Path, cards: Sequence[Nic], leases: Sequence[Lease
     if len(booted) != 1 or len(leases) < 2:
         return None
     return next((card.mac for card in cards if card.name in booted), None)
+
+
+def image(root: Path = Path("/")) -> ImageFacts:
+    """What the boot image says of itself: its date, and whom it trusts.
+
+    Raises:
+        InstallError: `payload.key`: a line that is no key must not leave the others out.
+    """
+    path = root / IMAGE_KEYS.lstrip("/")
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        text = b""
+    lines = [line.strip() for line in text.split(b"\n")]
+    keys = [line for line in lines if line and not line.startswith((b"#", b"untrusted comment:"))]
+    for line in keys:
+        parse_public_key(line, IMAGE_KEYS)
+    if path.exists() and not keys:
+        raise fail(
+            "payload.key",
+            f"{IMAGE_KEYS} holds no key",
+            where=IMAGE_KEYS,
+            hint="build the boot image again: netinstall image build --trusted-key minisign.pub",
+        )
+    built = _line(root / IMAGE_BUILT.lstrip("/"))
+    if built is not None and not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", built, re.ASCII):
+        built = None
+    return ImageFacts(tuple(key.decode() for key in keys), built)
 
 
 def firmware(root: Path = Path("/")) -> Firmware:

@@ -1,7 +1,7 @@
 """Mistakes in an answer file or another document of ours, said for the person who wrote it."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -27,18 +27,19 @@ _SECRET = ("url",)
 def problems(
     error: ValidationError,
     source: str,
-    where: Callable[[], dict[Location, Place]],
+    where: Callable[[Collection[Location]], dict[Location, Place]],
     *,
     model: type[BaseModel],
     code: str,
 ) -> list[Problem]:
     """Turn what pydantic found into problems with this code, in the order of the file.
 
-    `where` is called for the places of the fields.
+    `where` is asked for the places of the fields.
     """
-    found = where()
+    details = error.errors()
+    found = where([detail["loc"] for detail in details])
     placed = []
-    for detail in error.errors():
+    for detail in details:
         location = detail["loc"]
         place = nearest(found, location)
         what, hint = _sentence(model, detail)
@@ -89,6 +90,8 @@ def _sentence(root: type[BaseModel], detail: ErrorDetails) -> tuple[str, str]:
     if kind == "value_error":
         return str(context["error"]), ""
     name = str(location[-1]) if location else "the file"
+    if len(location) > 1 and isinstance(location[-1], int):
+        name = f"{location[-2]}[{location[-1]}]"
     if kind == "missing":
         return f"`{name}` is missing", _description(root, location)
     message = detail["msg"]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from installer.model.answers import Payload
 from installer.model.errors import InstallError, fail
 from installer.model.facts import PayloadFacts
+from installer.model.payload import Payload
 from installer.model.units import format_seconds
-from installer.model.urls import redacted
+from installer.model.urls import is_url, redacted
 
 if TYPE_CHECKING:
     import requests
@@ -44,17 +44,17 @@ def look(
     Raises:
         InstallError: `payload.not-found` or `network.unreachable`.
     """
-    if payload.url is None:
-        return look_at_file(Path(payload.source))
+    url = payload.source
+    if not is_url(url):
+        return look_at_file(Path(url), f"payload.{payload.kind}")
     # requests takes seconds to import in an emulated machine, and a dry run may not need it
     import requests  # noqa: PLC0415
 
-    url = payload.url
     deadline = time.monotonic() + seconds
     with requests.Session() as session:
         for delay in delays(first=0.5, longest=5.0):
             try:
-                return _look_at_url(session, url, timeouts)
+                return _look_at_url(session, url, timeouts, f"payload.{payload.kind}")
             except (requests.RequestException, TransientError) as error:
                 if is_final(error) or time.monotonic() + delay > deadline:
                     raise unreachable(url, error) from None
@@ -69,31 +69,29 @@ class TransientError(Exception):
     """The server answered, but with an error that may pass (RFC 9110, 15.6; RFC 6585, 4)."""
 
 
-def look_at_file(path: Path) -> PayloadFacts:
+def look_at_file(path: Path, field: str = "payload.path") -> PayloadFacts:
     """Ask the file system. Raises InstallError: `payload.not-found`."""
-    hint = "is the share mounted in the boot environment, and payload.path right?"
+    hint = f"is the share mounted in the boot environment, and {field} right?"
     try:
         status = path.stat()
     except OSError as error:
         raise fail(
-            "payload.not-found", f"{path}: {error.strerror}", where="payload.path", hint=hint
+            "payload.not-found", f"{path}: {error.strerror}", where=field, hint=hint
         ) from None
     if not stat.S_ISREG(status.st_mode):
-        raise fail(
-            "payload.not-found", f"{path} is no regular file", where="payload.path", hint=hint
-        )
+        raise fail("payload.not-found", f"{path} is no regular file", where=field, hint=hint)
     return PayloadFacts(str(path), status.st_size, ranges=True)
 
 
 def _look_at_url(
-    session: "requests.Session", url: str, timeouts: tuple[float, float]
+    session: "requests.Session", url: str, timeouts: tuple[float, float], field: str
 ) -> PayloadFacts:
     shown = redacted(url)
     with session.head(url, headers=HEADERS, timeout=timeouts, allow_redirects=True) as response:
         if response.status_code == 200:
             ranges = response.headers.get("Accept-Ranges", "").lower() == "bytes"
             return PayloadFacts(shown, length(response.headers.get("Content-Length")), ranges)
-        error = refused(url, response.status_code)
+        error = refused(url, response.status_code, field)
         if response.status_code in (404, 410) or isinstance(error, TransientError):
             raise error
     # some servers refuse HEAD, and a signed URL may be signed for GET only
@@ -107,24 +105,27 @@ def _look_at_url(
             return PayloadFacts(shown, length(response.headers.get("Content-Length")))
         if response.status_code == 416:
             return PayloadFacts(shown, 0)
-        raise refused(url, response.status_code)
+        raise refused(url, response.status_code, field)
 
 
-def refused(url: str, status: int) -> Exception:
-    """Say what an HTTP status means for a payload: an `InstallError`, or `TransientError`."""
+def refused(url: str, status: int, field: str = "payload.url") -> Exception:
+    """Say what an HTTP status means for a payload: an `InstallError`, or `TransientError`.
+
+    `field` is what names it in the answer file.
+    """
     if status in (408, 425, 429) or (status >= 500 and status not in (501, 505)):
         return TransientError(f"the server answered {status}")
     hints = {
         401: "the server wants a user and a password: https://user:password@host/…",
         403: "the server forbids it: check the file's permissions there, or an expired signature",
-        404: "check payload.url: is the file there under exactly this name?",
-        410: "the file was removed from the server: point payload.url to its successor",
+        404: f"check {field}: is the file there under exactly this name?",
+        410: f"the file was removed from the server: point {field} to its successor",
         407: "a proxy wants a user and a password",
     }
     return fail(
         "payload.not-found",
         f"the server answered {status} for {redacted(url)}",
-        where="payload.url",
+        where=field,
         hint=hints.get(status, f"try it by hand: curl -I '{redacted(url)}'"),
     )
 

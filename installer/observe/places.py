@@ -5,7 +5,7 @@ Used only when something is wrong, on texts that have been parsed already.
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -16,10 +16,14 @@ Place = tuple[int, int]
 """Line and column, both from 1; columns count characters."""
 
 
-def places(text: str, syntax: Literal["toml", "json"]) -> dict[Location, Place]:
+def places(
+    text: str, syntax: Literal["toml", "json"], wanted: Collection[Location] | None = None
+) -> dict[Location, Place]:
     """Map every field, table and element to where it first stands.
 
-    A field stands where its name begins, an element of an array where its value begins.
+    A field stands where its name begins, an element of an array where its value begins. With
+    `wanted`, only these and what they stand in: a document may have a hundred thousand places, or
+    be nested as deeply as its parser can go.
     """
     # only a mistake in the answer file needs this parser
     from tree_sitter import Language, Parser  # noqa: PLC0415
@@ -33,9 +37,13 @@ def places(text: str, syntax: Literal["toml", "json"]) -> dict[Location, Place]:
 
         language = Language(tree_sitter_json.language())
     tree = Parser(language).parse(text.encode())
+    around = None if wanted is None else {one[:depth] for one in wanted for depth in range(99)}
     found: dict[Location, tuple[int, int]] = {}
-    for location, node in (_toml if syntax == "toml" else _json)(tree.root_node):
-        found.setdefault(location, (node.start_point.row, node.start_point.column))
+    for location, node in (
+        _toml(tree.root_node) if syntax == "toml" else _json(tree.root_node, around)
+    ):
+        if around is None or location in around:
+            found.setdefault(location, (node.start_point.row, node.start_point.column))
     # split as tree-sitter does: str.splitlines knows more ends of lines than TOML and JSON
     lines = text.encode().split(b"\n")
     return {
@@ -52,12 +60,16 @@ def nearest(found: dict[Location, Place], location: Location) -> Place | None:
     return None
 
 
-def _json(root: "Node") -> Iterator[tuple[Location, "Node"]]:
+def _json(root: "Node", around: set[Location] | None) -> Iterator[tuple[Location, "Node"]]:
     for child in root.named_children:
-        yield from _json_value(child, ())
+        yield from _json_value(child, (), around)
 
 
-def _json_value(node: "Node", location: Location) -> Iterator[tuple[Location, "Node"]]:
+def _json_value(
+    node: "Node", location: Location, around: set[Location] | None
+) -> Iterator[tuple[Location, "Node"]]:
+    if around is not None and location not in around:
+        return
     if node.type == "object":
         for pair in node.named_children:
             key, value = pair.child_by_field_name("key"), pair.child_by_field_name("value")
@@ -65,11 +77,11 @@ def _json_value(node: "Node", location: Location) -> Iterator[tuple[Location, "N
                 continue
             inner = (*location, str(json.loads(_source(key))))
             yield inner, key
-            yield from _json_value(value, inner)
+            yield from _json_value(value, inner, around)
     elif node.type == "array":
         for index, element in enumerate(node.named_children):
             yield (*location, index), element
-            yield from _json_value(element, (*location, index))
+            yield from _json_value(element, (*location, index), around)
 
 
 def _toml(root: "Node") -> Iterator[tuple[Location, "Node"]]:

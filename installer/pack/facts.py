@@ -19,8 +19,21 @@ _MODULES = re.compile(rb"(" + _PATH + rb")/lib/modules/([^/]+)")
 _INSTALLER = re.compile(
     rb"nix/store/[0-9a-df-np-sv-z]{32}-(systemd-boot|grub-install|install-grub|grub-)[^/]*"
 )
+_PROGRAM = re.compile(
+    rb"(" + _PATH + rb")/bin/(" + b"|".join(name.encode() for name in manifest.PROGRAMS) + rb")"
+)
+_BIN = re.compile(rb"(" + _PATH + rb")/bin")
+_STDENV = re.compile(rb"nix/store/[0-9a-df-np-sv-z]{32}-stdenv-[^/]+")
+_CHANNELS = b"nix/var/nix/profiles/per-user/root/channels"
+_CHANNEL_LINK = re.compile(
+    rb"nix/var/nix/profiles/per-user/root/[^/]+(?:/nixos)?"
+    rb"|nix/store/[0-9a-df-np-sv-z]{32}-user-environment/nixos"
+)
+_STEPS = 8
+"""Links that one name leads through."""
+
 _TEXTS = ("nixos-version", "system")
-_LINKS = ("kernel-modules", "etc")
+_LINKS = ("kernel-modules", "etc", "sw")
 BOOT_MODES: tuple[Literal["bios", "uefi"], ...] = ("bios", "uefi")
 _NO_DISK = {"none", "auto", "swap", "tmpfs", "proc", "sysfs", "devtmpfs", "devpts", "bind"}
 
@@ -34,6 +47,10 @@ class Observer:
         self._links: dict[bytes, bytes] = {}
         self._kernels: dict[bytes, set[bytes]] = {}
         self._modes: set[str] = set()
+        self._programs: dict[bytes, set[str]] = {}
+        self._bins: set[bytes] = set()
+        self._stdenv = False
+        self._configuration = False
 
     def wants(self, name: bytes) -> bool:
         """Say whether a file's contents tell something."""
@@ -45,8 +62,17 @@ class Observer:
     def saw(self, name: bytes, member: Member, data: bytes) -> None:
         """Take notice of a member; `data` is a small file's that is wanted."""
         self._toplevels.saw(name, member.kind)
+        if member.kind == "symbolic link" and _CHANNEL_LINK.fullmatch(name):
+            self._links[name] = member.target
         if not name.startswith(b"nix/store/"):
+            self._configuration |= name == b"etc/nixos/configuration.nix"
             return
+        if match := _PROGRAM.fullmatch(name):
+            self._programs.setdefault(match[1], set()).add(match[2].decode())
+        elif member.kind == "directory":
+            self._stdenv |= _STDENV.fullmatch(name) is not None
+            if match := _BIN.fullmatch(name):
+                self._bins.add(match[1])
         if data:
             self._texts[name] = data
         elif member.kind == "symbolic link":
@@ -72,7 +98,33 @@ class Observer:
             kernel=self._kernel(path),
             boot_modes=[mode for mode in BOOT_MODES if mode in self._modes],
             filesystems=self._filesystems(path),
+            programs=self._programs_of(self._links.get(path + b"/sw", b"")),
+            rebuild=manifest.Rebuild.model_construct(
+                channel=self._channel(), configuration=self._configuration, stdenv=self._stdenv
+            ),
         ), ""
+
+    def _programs_of(self, profile: bytes) -> list[manifest.Program] | None:
+        if profile not in self._bins:
+            # bin may be a link to the one package that has any: then it is not known
+            return None
+        found = self._programs.get(profile, set())
+        return [name for name in manifest.PROGRAMS if name in found]
+
+    def _channel(self) -> str | None:
+        """Follow the links of the profile to the store path of its `nixos`."""
+        name = _CHANNELS
+        for _ in range(_STEPS):
+            if name + b"/nixos" in self._links:
+                name += b"/nixos"
+            target = self._links.get(name)
+            if target is None:
+                break
+            folder = name.rpartition(b"/")[0]
+            name = target.lstrip(b"/") if target.startswith(b"/") else folder + b"/" + target
+        match = re.match(_PATH, name)
+        # in an environment it is a folder of the channel, otherwise the store path itself
+        return "/" + match[0].decode() if match and _word_of_store(match[0]) else None
 
     def _text(self, name: bytes) -> str | None:
         return _word(self._texts.get(name, b"").strip())
@@ -91,6 +143,10 @@ class Observer:
             if len(cells) >= 3 and not cells[0].startswith("#") and cells[2] not in _NO_DISK:
                 kinds.add(cells[2])
         return sorted(kind for kind in kinds if _word(kind.encode()))[:32]
+
+
+def _word_of_store(path: bytes) -> bool:
+    return re.fullmatch(rb"nix/store/[a-z0-9]{32}-[A-Za-z0-9+._?=-]{1,207}", path) is not None
 
 
 def _word(data: bytes) -> str | None:

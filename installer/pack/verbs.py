@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from installer.model.errors import fail
 
 if TYPE_CHECKING:
-    from installer.model.manifest import Manifest
+    from installer.model.manifest import Manifest, System
     from installer.pack.sign import SecretKey
 
 Narrate = Callable[[str], None]
@@ -122,9 +122,21 @@ def run_show(arguments: argparse.Namespace) -> int:
             ("kernel", system.kernel or "unknown"),
             ("boot modes", " ".join(system.boot_modes) or "unknown"),
             ("file systems", " ".join(system.filesystems) or "unknown"),
+            ("programs", _programs(system)),
         ]
+        if system.rebuild is not None:
+            rebuild = system.rebuild
+            rows += [
+                ("channel", rebuild.channel or "none: it can be installed as prebuilt only"),
+                ("configuration", "/etc/nixos is there" if rebuild.configuration else "none"),
+                ("build tools", "stdenv is there" if rebuild.stdenv else "none"),
+            ]
     sys.stdout.write("".join(f"{name:13} {value}\n" for name, value in rows))
     return 0
+
+
+def _programs(system: "System") -> str:
+    return "unknown" if system.programs is None else " ".join(system.programs) or "none"
 
 
 def _sizes(manifest: "Manifest") -> str:

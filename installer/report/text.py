@@ -4,17 +4,24 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from installer.model.errors import CODES, ExitCode
 from installer.model.events import Failed
-from installer.model.facts import Disk, Dmi, Facts, Nic
+from installer.model.facts import Disk, Dmi, Facts, ManifestFacts, Nic
 from installer.model.filesystems import FILESYSTEMS, SWAP
-from installer.model.plan import (
+from installer.model.payload_steps import (
+    CheckClosure,
     CheckPayload,
+    CheckSquashfs,
+    CopyClosure,
+    UnpackFrames,
+    UnpackPayload,
+    UnpackSquashfs,
+)
+from installer.model.plan import (
     InstallBootLoader,
     Plan,
     RebuildSystem,
     RegisterStore,
     SetProfile,
     Step,
-    UnpackPayload,
     WriteFile,
 )
 from installer.model.storage_steps import TearDown
@@ -135,11 +142,16 @@ def facts_text(facts: Facts, *, tools: Iterable[str] = ()) -> list[Line]:
                         ("from", redacted(facts.payload.source)),
                         ("size", size),
                         ("resuming", f"the server {resume} continue a broken download"),
+                        *_manifest(facts.payload.manifest),
                     ],
                     indent="  ",
                 )
             ),
         ]
+    if facts.image.trusted_keys:
+        keys = ", ".join(facts.image.trusted_keys)
+        lines += [Line(), Line("TRUSTED KEYS", "title")]
+        lines += _lines(wrap(keys, first="  "))
     needed = {fs.tool for fs in (*FILESYSTEMS.values(), SWAP)} | set(tools)
     missing = sorted(needed - set(facts.tools))
     lines += [Line(), Line("MISSING PROGRAMS", "title")]
@@ -193,8 +205,7 @@ def _nic_rows(facts: Facts, nic: Nic) -> Iterator[tuple[str, str]]:
 def plan_text(plan: Plan) -> list[Line]:
     """The whole plan, for `netinstall plan`: what it destroys, whom it spares, every step."""
     lines = [*_doomed(plan), *_spared(plan)]
-    lines += _network(plan)
-    lines += _warnings(plan)
+    lines += [*_network(plan), *_system(plan), *_warnings(plan)]
     lines += [Line(), Line(f"STEPS ({plan.firmware.upper()})", "title")]
     for number, step in enumerate(plan.steps, start=1):
         lines += _lines(wrap(_title(step), first=f"  {number:2d}  "), "title")
@@ -209,6 +220,7 @@ def plan_summary(plan: Plan) -> list[Line]:
         *_doomed(plan),
         *_spared(plan),
         *_network(plan),
+        *_system(plan),
         *_warnings(plan),
         Line(),
         Line(f"WHAT WILL BE DONE ({len(plan.steps)} steps)", "title"),
@@ -314,6 +326,16 @@ def _network(plan: Plan) -> list[Line]:
     return lines
 
 
+def _system(plan: Plan) -> list[Line]:
+    if not plan.system:
+        return []
+    return [
+        Line(),
+        Line("THE SYSTEM", "title"),
+        *_lines(text for each in plan.system for text in wrap(each, first="  ", rest="    ")),
+    ]
+
+
 def _warnings(plan: Plan) -> list[Line]:
     if not plan.warnings:
         return []
@@ -323,6 +345,24 @@ def _warnings(plan: Plan) -> list[Line]:
         *_lines(
             (text for warning in plan.warnings for text in wrap(warning, first="  * ")), "warning"
         ),
+    ]
+
+
+def _manifest(seen: ManifestFacts | None) -> list[tuple[str, str]]:
+    if seen is None:
+        return []
+    system = " ".join(
+        word
+        for word in (seen.nixos_version and f"NixOS {seen.nixos_version}", seen.platform)
+        if word
+    )
+    return [
+        ("manifest", f"{seen.name}, built {seen.built}, SHA-256 {seen.sha256}"),
+        ("signed by", seen.signed_by or "not asked: whatever the server sends is believed"),
+        ("valid until", seen.expires or ""),
+        ("system", system),
+        ("toplevel", seen.toplevel or "none"),
+        ("unpacked", f"{format_bytes(seen.usage)} in {seen.frames} frames"),
     ]
 
 
@@ -348,9 +388,21 @@ def _step(step: Step) -> Iterator[Line]:
 
 def _details(step: Step) -> Iterator[tuple[str, str]]:
     match step:
-        case CheckPayload() | UnpackPayload():
+        case CheckPayload() | UnpackPayload() | CheckSquashfs() | UnpackSquashfs():
             yield "sha256", step.sha256 or "unknown: whatever the server sends is believed"
             yield "system", step.toplevel or ""
+            yield "retry", f"{format_seconds(step.retry_seconds)} without progress"
+        case UnpackFrames():
+            yield "manifest", step.sha256 or "fetched and verified before anything is done"
+            yield "system", step.toplevel or ""
+            for mirror in step.mirrors:
+                yield "mirror", redacted(mirror)
+            yield "parts", f"{step.connections} at once"
+            yield "retry", f"{format_seconds(step.retry_seconds)} without progress"
+        case CheckClosure() | CopyClosure():
+            yield "keys", ", ".join(step.public_keys) or "none: whatever the cache says is believed"
+            yield "/etc/nixos", step.configuration or ""
+            yield "channel", step.channel or ""
             yield "retry", f"{format_seconds(step.retry_seconds)} without progress"
         case RegisterStore():
             yield "runs", "nix-store --load-db, in the target"

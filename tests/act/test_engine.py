@@ -14,8 +14,8 @@ from installer.act.run import Runner
 from installer.model.errors import InstallError
 from installer.model.events import AnyEvent, Failed, Finished, Message, StepStarted
 from installer.model.facts import Disk, FoundPartition
+from installer.model.payload_steps import CheckPayload
 from installer.model.plan import (
-    CheckPayload,
     InstallBootLoader,
     LeaveTarget,
     Plan,

@@ -13,12 +13,11 @@ from installer.act.payload.compression import FORMATS
 from installer.model.codec import to_json
 from installer.model.facts import PayloadFacts
 from installer.model.partition_types import GPT_TYPES
+from installer.model.payload_steps import CheckPayload, UnpackPayload
 from installer.model.plan import (
-    CheckPayload,
     Flush,
     InstallBootLoader,
     LeaveTarget,
-    UnpackPayload,
 )
 from installer.model.storage_steps import (
     EditTable,
@@ -127,7 +126,7 @@ def test_a_payload_that_cannot_fit_is_refused_before_it_is_read() -> None:
     facts = machine(payload=PayloadFacts("http://192.0.2.1/system.tar.zst", 30 * GIB))
     assert refusal(facts, answers()) == (
         "error[payload.too-large]: http://192.0.2.1/system.tar.zst has 30.0 GiB, "
-        "the file systems of the layout take 19.0 GiB\n"
+        "the file systems of the layout take 18.1 GiB\n"
         "  where: answers.toml: disks\n"
         "  try:   give the system a larger disk, or make a smaller payload"
     )

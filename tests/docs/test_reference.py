@@ -62,6 +62,8 @@ STACKED: Mapping[str, Mapping[str, Any]] = {
 SECTIONS = {
     "AnswerFile": "## Top level",
     "Payload": "## `[payload]`",
+    "Trust": "### `[payload.trust]`",
+    "Closure": "### `[payload.closure]`",
     "System": "## `[system]`",
     "Rebuild": "### `[system.rebuild]`",
     "Disk": "## `[[disks]]`",
@@ -90,6 +92,8 @@ SECTIONS = {
 PLACES: dict[str, tuple[str | int, ...]] = {
     "AnswerFile": (),
     "Payload": ("payload",),
+    "Trust": ("payload", "trust"),
+    "Closure": ("payload", "closure"),
     "System": ("system",),
     "Rebuild": ("system", "rebuild"),
     "Disk": ("disks", 0),

@@ -358,3 +358,19 @@ def test_any_json_is_read_or_refused(document: object) -> None:
 def test_any_toml_is_read_or_refused(text: str) -> None:
     with pytest.raises(InstallError):
         load(text, "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "why"),
+    [
+        ("version = " + "1" * 5000, "a.toml", "TOML: a number has thousands of digits"),
+        ('{"version": ' + "1" * 5000 + "}", "a.json", "JSON: a number has 5000 digits, 40 are"),
+        ('{"' + "x" * 5000 + '": 1}', "a.json", "JSON: a name has 5000 characters, 1000 are"),
+    ],
+)
+def test_what_python_itself_would_stumble_over(text: str, name: str, why: str) -> None:
+    with pytest.raises(InstallError) as caught:
+        load(text, name)
+    (problem,) = caught.value.problems
+    assert problem.code == "answers.syntax"
+    assert problem.what.startswith(f"this is not {why}")

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,9 @@ NIX = {
 }
 
 
-def nix(*argv: str | Path) -> str:
-    done = subprocess.run(argv, env=NIX, check=True, capture_output=True, text=True)
+def nix(*argv: str | Path, typed: Sequence[str] = ()) -> str:
+    text = "".join(f"{line}\n" for line in typed)
+    done = subprocess.run(argv, env=NIX, input=text, check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 
@@ -35,7 +36,10 @@ def store(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     (top / "kernel-modules").symlink_to(kernel)
     (top / "bin/switch-to-configuration").symlink_to(f"{kernel}/x")
     toplevel = nix("nix-store", "--store", root, "--add", top)
-    # `--add` finds no references: a store path that is registered with one
+    # `--add` looks for no references, and a build wants a store at /nix: they are registered
+    known = nix("nix-store", "--store", root, "--dump-db", toplevel).splitlines()
+    assert known[4:] == ["0"]
+    nix("nix-store", "--store", root, "--load-db", typed=[*known[:4], "1", kernel])
     nix("nix-store", "--store", root, "--optimise")
     yield root, toplevel  # noqa: PT022
 
@@ -61,6 +65,14 @@ def test_a_toplevel_is_packed_with_its_registration(
     assert ours == theirs
     registration = (plain / "nix-path-registration").read_text()
     paths = nix("nix-store", "--store", root, "-qR", toplevel).split()
+    kernel = os.readlink(root / toplevel[1:] / "kernel-modules")  # noqa: PTH115
+    assert sorted(paths) == sorted([toplevel, kernel])
+    assert made.system.kernel == "6.12.1"
+    ours, theirs = snapshot(plain / kernel[1:]), snapshot(root / kernel[1:])
+    # a store links equal files, and an archive of it says nothing of that
+    assert theirs.pop(b"//links")
+    assert ours.pop(b"//links") == ()
+    assert ours == theirs
     assert registration == nix("nix-store", "--store", root, "--dump-db", *sorted(paths)) + "\n"
     assert {path.stat().st_mtime for path in (plain, plain / "nix", plain / "nix/store")} == {1}
     assert (plain / "nix/store").stat().st_mode & 0o7777 == 0o755

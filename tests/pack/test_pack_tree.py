@@ -18,8 +18,8 @@ from installer.act import payload
 from installer.act.narrator import Narrator
 from installer.act.run import Runner
 from installer.model.errors import InstallError
-from installer.model.manifest import PIECE
-from installer.model.plan import UnpackPayload
+from installer.model.manifest import PIECE, Rebuild
+from installer.model.payload_steps import UnpackPayload
 from installer.pack.verify import verify_archive
 
 
@@ -35,9 +35,9 @@ def test_an_odd_tree_comes_out_equal(tmp_path: Path) -> None:
     kinds = [frame.kind for frame in made.frames]
     assert kinds == sorted(kinds, key=["folders", "files", "links", "attributes"].index)
     assert {"folders", "files", "links", "attributes"} == set(kinds)
-    assert any(frame.pieces for frame in made.frames if frame.length > PIECE) or all(
-        frame.length <= PIECE for frame in made.frames
-    )
+    # 20 MiB of noise are one frame of three pieces
+    assert [len(frame.pieces or ()) for frame in made.frames if frame.length > PIECE] == [3]
+    assert [frame for frame in made.frames if frame.length <= PIECE and frame.pieces] == []
 
 
 @pytest.mark.root
@@ -178,6 +178,60 @@ def _system(root: Path) -> str:
 
 
 @pytest.mark.root
+def test_what_a_rebuild_finds_is_recorded(tmp_path: Path) -> None:
+    root = tmp_path / "system"
+    root.mkdir()
+    toplevel = root / _system(root)[1:]
+    made = packed(root, tmp_path / "out")
+    assert made.system is not None
+    assert made.system.programs is None
+    assert made.system.rebuild == Rebuild(channel=None, configuration=False, stdenv=False)
+    _, said, _ = payload_verb("show", tmp_path / "out/system.json")
+    assert "programs      unknown\nchannel       none: it can be installed as prebuilt only" in said
+    assert said.endswith("configuration none\nbuild tools   none\n")
+
+    store = root / "nix/store"
+    profile = store / f"{'1' * 32}-system-path"
+    (profile / "bin").mkdir(parents=True)
+    for name in ("nix-env", "nix-store", "other"):
+        (profile / "bin" / name).symlink_to(f"/nix/store/{'2' * 32}-nix/bin/{name}")
+    toplevel.chmod(0o755)
+    (toplevel / "sw").symlink_to(f"/nix/store/{profile.name}")
+    (store / f"{'3' * 32}-stdenv-linux").mkdir()
+    (root / "etc/nixos").mkdir(parents=True)
+    (root / "etc/nixos/configuration.nix").write_text("{ }")
+    channel = f"/nix/store/{'4' * 32}-nixos-26.05"
+    profiles = root / "nix/var/nix/profiles/per-user/root"
+    profiles.mkdir(parents=True)
+    # as nix-channel makes it
+    environment = store / f"{'5' * 32}-user-environment"
+    environment.mkdir()
+    (environment / "nixos").symlink_to(f"{channel}/nixos")
+    (profiles / "channels").symlink_to("channels-1-link")
+    (profiles / "channels-1-link").symlink_to(f"/nix/store/{environment.name}")
+    made = packed(root, tmp_path / "out")
+    assert made.system is not None
+    assert made.system.programs == ["nix-store", "nix-env"]
+    wanted = Rebuild(channel=channel, configuration=True, stdenv=True)
+    assert made.system.rebuild == wanted
+    _, said, _ = payload_verb("show", tmp_path / "out/system.json")
+    assert f"programs      nix-store nix-env\nchannel       {channel}\n" in said
+    # as the sample system has it
+    (profiles / "channels").unlink()
+    (profiles / "channels").mkdir()
+    (profiles / "channels/nixos").symlink_to(channel)
+    made = packed(root, tmp_path / "out")
+    assert made.system is not None
+    assert made.system.rebuild == wanted
+    # links in a circle lead nowhere
+    (profiles / "channels/nixos").unlink()
+    (profiles / "channels/nixos").symlink_to("nixos")
+    made = packed(root, tmp_path / "out")
+    assert made.system is not None
+    assert made.system.rebuild == wanted.model_copy(update={"channel": None})
+
+
+@pytest.mark.root
 def test_the_agent_unpacks_it_as_the_tarball_that_it_is(tmp_path: Path) -> None:
     root = tmp_path / "system"
     root.mkdir()
@@ -214,8 +268,15 @@ def test_another_packer_may_not_hide_a_member_between_frames(tmp_path: Path) -> 
     )
     with pytest.raises(InstallError) as caught:
         verify_archive(wrong, archive, lambda _done, _total: None)
-    assert "frame 1 holds 2 members, announced are 3" in str(caught.value) or "announced" in str(
-        caught.value
+    said = caught.value.problems[0]
+    first = made.frames[1]
+    assert first.kind == "files"
+    assert (said.code, said.what) == (
+        "payload.format",
+        (
+            "the archive is not what its manifest says: "
+            f"frame 1 holds {first.entries} members, announced are {first.entries + 1}"
+        ),
     )
 
 

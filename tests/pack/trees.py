@@ -90,9 +90,9 @@ def odd_tree(root: Path) -> Path:
         os.mkdir(long)  # noqa: PTH102
     (root / "sticky").mkdir()
     (root / "sticky").chmod(0o1777)
-    (root / "setuid").write_bytes(b"s")
-    os.chown(root / "setuid", 12, 34)
-    (root / "setuid").chmod(0o6755)
+    (root / "owned").write_bytes(b"s")
+    os.chown(root / "owned", 12, 34)
+    (root / "owned").chmod(0o1751)
     (root / "setgid").mkdir()
     os.chown(root / "setgid", 0, 77)
     (root / "setgid").chmod(0o2750)
@@ -131,7 +131,8 @@ def odd_tree(root: Path) -> Path:
     with (root / "süß-sparse").open("wb") as file:
         file.truncate(5 << 20)
     (root / "large").write_bytes(os.urandom(1 << 20) * 40)
-    times = {"setuid": 1, "sticky": 1_700_000_000_123_456_789, "sparse": -5, "absolute": 7}
+    (root / "noise").write_bytes(os.urandom(20 << 20))
+    times = {"owned": 1, "sticky": 1_700_000_000_123_456_789, "sparse": -5, "absolute": 7}
     for entry, value in times.items():
         os.utime(root / entry, ns=(value, value), follow_symlinks=False)
     os.utime(root, ns=(99, 99))

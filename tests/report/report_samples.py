@@ -16,14 +16,13 @@ from installer.model.events import (
     StepStarted,
 )
 from installer.model.facts import Disk, Dmi, Facts, FoundPartition, Lease, Nic, PayloadFacts
+from installer.model.payload_steps import CheckPayload, UnpackPayload
 from installer.model.plan import (
-    CheckPayload,
     Flush,
     InstallBootLoader,
     LeaveTarget,
     Plan,
     RejectedDisk,
-    UnpackPayload,
     WriteFile,
 )
 from installer.model.steps import PartitionRef

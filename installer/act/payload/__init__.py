@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer.act.narrator import Narrator
+from installer.act.payload.frames import unpack_frames
+from installer.act.payload.mirrors import open_mirror
 from installer.act.payload.pipeline import Reading, Rules, read_payload
 from installer.act.payload.source import Patience
 from installer.act.run import Runner
-from installer.model.plan import CheckPayload, UnpackPayload
+from installer.model.manifest import Manifest
+from installer.model.payload_steps import CheckPayload, UnpackFrames, UnpackPayload
+from installer.model.urls import beside, inside
 
 _PATIENT = Patience()
 
@@ -84,6 +88,55 @@ def unpack(
         patience=patience,
     )
     return _inventory(reading)
+
+
+def unpack_packed(
+    step: UnpackFrames,
+    manifest: Manifest,
+    target: Path,
+    runner: Runner,
+    narrator: Narrator,
+    *,
+    patience: Patience = _PATIENT,
+) -> Inventory:
+    """Unpack a packed payload into `target`: frame by frame, several at once.
+
+    Args:
+        step: what to unpack, and from where.
+        manifest: the one that was verified when the machine was looked at.
+        target: the root of the new system, with its file systems mounted below.
+        runner: `on_line` is told what the tars print.
+        narrator: is told the progress in compressed bytes, and what happens to mirrors.
+        patience: for tests.
+
+    Raises:
+        InstallError: a `payload.…` or `network.…` problem, `device.io`, `command.failed`.
+    """
+    name = manifest.archive_name
+    size = manifest.archive.size
+    places = [beside(step.manifest, name), *(inside(mirror, name) for mirror in step.mirrors)]
+    connect = patience.timeouts[0]
+    contents = unpack_frames(
+        manifest,
+        [open_mirror(place, size, (connect, float(step.stall_seconds))) for place in places],
+        target,
+        capacity=step.capacity,
+        toplevel=step.toplevel,
+        connections=step.connections,
+        stall_seconds=step.stall_seconds,
+        retry_seconds=step.retry_seconds,
+        narrator=narrator,
+        runner=runner,
+        patience=patience,
+    )
+    return Inventory(
+        manifest.archive.sha256,
+        size,
+        contents.unpacked_size,
+        contents.entries,
+        contents.usage,
+        contents.toplevel,
+    )
 
 
 def _inventory(reading: Reading) -> Inventory:

@@ -25,6 +25,8 @@ EXTENDED_LIMIT = MIB
 NAME_LIMIT = 4095
 """Bytes of a path: PATH_MAX of Linux without the final NUL."""
 
+_COMMENTS_LIMIT = 100
+
 COMPONENT_LIMIT = 255
 """Bytes of a file's name: NAME_MAX of Linux."""
 
@@ -58,7 +60,8 @@ class Member:
     """A member as its header announces it.
 
     `name` and `target` (of links) are as they are written in the archive; `stored` counts the
-    bytes that follow the header, without padding (less than a sparse file's size).
+    bytes that follow the header, without padding (less than a sparse file's size); `mode` has the
+    twelve bits of chmod(2).
     """
 
     name: bytes
@@ -66,6 +69,7 @@ class Member:
     target: bytes
     stored: int
     offset: int
+    mode: int = 0o755
 
 
 class StreamEndError(Exception):
@@ -190,6 +194,7 @@ def next_member(stream: Stream) -> Member | None:
     start = stream.offset
     extended: dict[bytes, bytes] = {}
     seen = b""
+    comments = 0
     while True:
         offset = stream.offset
         block = stream.take(BLOCK)
@@ -207,6 +212,9 @@ def next_member(stream: Stream) -> Member | None:
         if kind == b"g" and not seen:
             if _pax(data, offset).keys() - {b"comment"}:
                 raise _broken("a global extended header that changes members", offset)
+            comments += 1
+            if comments > _COMMENTS_LIMIT:
+                raise _broken(f"more than {_COMMENTS_LIMIT} comments and no member", offset)
             stream.approve()
             start = stream.offset
             continue
@@ -252,7 +260,10 @@ def _member(
                 raise _broken(f"{show(name)} has too long a sparse map", start)
     if kind != "file" and size:
         raise _broken(f"{show(name)} is a {kind} with contents", start)
-    return Member(name, kind, target, size, start)
+    mode = _NUMBER.fullmatch(block[100:108])
+    if mode is None:
+        raise _broken(f"{show(name)} has a mode that is no number", start)
+    return Member(name, kind, target, size, start, int(mode[1] or b"0", 8) & 0o7777)
 
 
 def _sparse_name(name: bytes, flag: bytes, extended: dict[bytes, bytes], start: int) -> bytes:

@@ -15,7 +15,7 @@ import queue
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def read_payload(
         patience,
         lambda text: told.put(lambda: narrator.say(text, "warning")),
     )
-    entry, feed_end = _pipe()
+    entry, feed_end = pipe()
     feed = _Feed(source, feed_end)
     work = _Work(feed, entry, told, narrator, patience)
     with contextlib.ExitStack() as stack:
@@ -108,7 +108,7 @@ def read_payload(
             raise _changed_since(source, f"it had {rules.before[1]} bytes, now {source.total}")
         work.known = recognise(head, source.shown)
         if work.known is not None:
-            work.plain, out = _pipe()
+            work.plain, out = pipe()
             stack.enter_context(work.plain)
             with out, entry:
                 work.decompressor = stack.enter_context(
@@ -120,7 +120,7 @@ def read_payload(
                     )
                 )
         if target is not None:
-            tar_in, work.tar_end = _pipe()
+            tar_in, work.tar_end = pipe()
             os.set_blocking(work.tar_end.fileno(), False)
             stack.enter_context(work.tar_end)
             with tar_in:
@@ -265,7 +265,7 @@ class _Work:
         """Give tar what was approved."""
         if self.tar is None or self.tar_end is None:
             raise RuntimeError("nothing is being unpacked")
-        if any(_FULL in word for word in self.tar.last_words):
+        if full(self.tar.last_words):
             # tar itself would go on and fail for every other file
             raise BrokenPipeError
         begun = time.monotonic()
@@ -329,17 +329,16 @@ class _Work:
     def _tars_error(self, rules: Rules, target: Path | None) -> InstallError:
         if self.tar is None or self.tar_end is None or target is None:
             raise RuntimeError("nothing was being unpacked")
-        if not any(_FULL in word for word in self.tar.last_words):
+        if not full(self.tar.last_words):
             self.tar_end.close()
             code = self.tar.end(self.patience.stuck)
-            if not any(_FULL in word for word in self.tar.last_words):
+            if not full(self.tar.last_words):
                 return self.tar.failure(code)
-        return fail(
-            "payload.too-large",
-            f"no space left {_full_ones(rules.capacity, target)}: "
-            f"{next(word for word in self.tar.last_words if _FULL in word)}",
+        return full_file_systems(
+            rules.capacity,
+            target,
+            self.tar.last_words,
             where=f"after {format_bytes(self.unpacked)} of the unpacked archive",
-            hint="make the file system larger, or the payload smaller",
         )
 
     def _stuck(self, what: str) -> InstallError:
@@ -349,6 +348,24 @@ class _Work:
             where=f"after {self.unpacked} bytes of the unpacked archive",
             hint="the kernel's log (dmesg) tells of a disk that does not answer",
         )
+
+
+def full(words: Sequence[str]) -> bool:
+    """Say whether tar's words are about a file system without room."""
+    return any(_FULL in word for word in words)
+
+
+def full_file_systems(
+    mounts: Mapping[str, int], target: Path, words: Sequence[str], *, where: str
+) -> InstallError:
+    """Make the error for a tar that found no room; it says which file systems are full."""
+    return fail(
+        "payload.too-large",
+        f"no space left {_full_ones(mounts, target)}: "
+        f"{next(word for word in words if _FULL in word)}",
+        where=where,
+        hint="make the file system larger, or the payload smaller",
+    )
 
 
 def _full_ones(mounts: Mapping[str, int], target: Path) -> str:
@@ -376,7 +393,7 @@ def _changed_since(source: Source, how: str) -> InstallError:
     )
 
 
-def _pipe() -> tuple[io.FileIO, io.FileIO]:
+def pipe() -> tuple[io.FileIO, io.FileIO]:
     """Make a pipe: its reading and its writing end."""
     reader, writer = os.pipe()
     # fewer, larger pieces; without the right to it, a pipe of 64 KiB does as well (pipe(7))

@@ -1,12 +1,16 @@
 """What makes an archive a NixOS system: a registration of its store paths, and one toplevel."""
 
+import os
 import re
+from pathlib import Path
 
 from installer.model.errors import InstallError, fail
 from installer.model.plan import PAYLOAD_REGISTRATION
 
 PARTS = ("init", "nixos-version", "bin/switch-to-configuration")
 """What a toplevel holds (nixpkgs, nixos/modules/system/activation/top-level.nix)."""
+
+_LIMIT = 10_000
 
 _PART = re.compile(
     rb"(nix/store/[0-9a-df-np-sv-z]{32}-[^/]+)/(init|nixos-version|bin/switch-to-configuration)"
@@ -33,9 +37,14 @@ class System:
         self._store = True
         if kind == "directory":
             if _TOPLEVEL.fullmatch(name):
-                self._found.setdefault(name, set())
+                self._parts(name)
         elif match := _PART.fullmatch(name):
-            self._found.setdefault(match[1], set()).add(match[2].decode())
+            self._parts(match[1]).add(match[2].decode())
+
+    def _parts(self, path: bytes) -> set[str]:
+        if path not in self._found and len(self._found) == _LIMIT:
+            raise _no_system(f"it holds more than {_LIMIT} paths that look like a system")
+        return self._found.setdefault(path, set())
 
     def check(self) -> str:
         """Return the toplevel as an absolute path.
@@ -77,6 +86,44 @@ class System:
             raise _no_system("it holds no toplevel (/nix/store/…-nixos-system-…)")
         path, missing = min(whole.items(), key=lambda item: len(item[1]))
         raise _no_system(f"{path} lacks {', '.join(missing)}")
+
+
+def installed_system(root: Path, wanted: str | None, *, registered: bool = False) -> str:
+    """Return the toplevel of a system that lies unpacked below `root`, as an absolute path.
+
+    Args:
+        root: of the new system.
+        wanted: the toplevel that must be there, or None for the only one.
+        registered: Nix's database knows the store paths already.
+
+    Raises:
+        InstallError: `payload.not-nixos`, or `payload.hostile` if the store is behind a link.
+    """
+    system = System(wanted)
+    registration = root / PAYLOAD_REGISTRATION
+    if registered or (registration.is_file() and not registration.is_symlink()):
+        system.saw(PAYLOAD_REGISTRATION.encode(), "file")
+    for folder in ("nix", "nix/store"):
+        if (root / folder).is_symlink():
+            raise fail(
+                "payload.hostile",
+                f"{folder} is a symbolic link in the payload",
+                where=f"{root / folder} (it leads to {(root / folder).readlink()})",
+                hint="the payload must hold a plain folder there",
+            )
+    store = root / "nix/store"
+    names = sorted(os.listdir(os.fsencode(store))) if store.is_dir() else []  # noqa: PTH208
+    for name in names:
+        inside = b"nix/store/" + name
+        path = os.fsencode(root) + b"/" + inside
+        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114 - bytes
+            system.saw(inside, "directory")
+            for part in PARTS:
+                if os.path.lexists(path + b"/" + part.encode()):
+                    system.saw(inside + b"/" + part.encode(), "file")
+        else:
+            system.saw(inside, "file")
+    return system.check()
 
 
 def _listed(lead: str, paths: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from installer.act.payload.archive import (
     COMPONENT_LIMIT,
@@ -15,9 +15,16 @@ from installer.act.payload.archive import (
     padding,
     show,
 )
+from installer.act.payload.names import LIMIT, FullError, Names
 from installer.act.payload.system import System
 from installer.model.errors import InstallError, fail
-from installer.model.units import format_bytes
+from installer.model.units import MIB, format_bytes
+
+MEMBERS_LIMIT = 2 * LIMIT + 1_000_000
+"""Members of an archive, of which folders may come twice: a few minutes, not a few days."""
+
+_PADDING_LIMIT = 64 * MIB
+"""Zeros after the end of an archive; a block of GNU tar has mostly 10 KiB."""
 
 _FILE_BLOCK = 4096
 _INLINE_TARGET = 59
@@ -57,9 +64,7 @@ class Vetting:
             for prefix, mount in self._mounts
             for depth in range(1, prefix.count(b"/") + 2)
         }
-        # Keyed by hash(name), which is keyed by a secret of this process: a large system has
-        # hundreds of thousands of names, and a number takes a fraction of the memory of a path.
-        self._made: dict[int, _Kind] = {}
+        self._made = Names(get_args(_Kind))
         self._folder = b""
         self._folder_mount = self._mount_of(b"")
 
@@ -80,13 +85,12 @@ class Vetting:
         if kind != "directory" and name in self._below:
             # tar would find a folder in its place, but only after the disk was erased
             raise _odd(member, f"is a {kind}, and a file system is mounted at {self._below[name]}")
-        key = hash(name)
-        before = self._made.get(key)
+        before = self._made.get(name)
         if before is not None and "symbolic link" in (before, kind):
             raise _hostile(member, f"comes a second time: first as {before}, now as {kind}")
         if before is not None and before != kind:
             raise _odd(member, f"comes a second time: first as {before}, now as {kind}")
-        self._made[key] = kind
+        self._put(name, kind, member)
         # a payload of ours names every folder twice: first to make it, last for its attributes
         if not before == kind == "directory":
             self._count(member, name)
@@ -138,16 +142,28 @@ class Vetting:
             raise _odd(member, f"has a part of more than {COMPONENT_LIMIT} bytes")
         return b"/".join(parts)
 
+    def _put(self, name: bytes, kind: _Kind, member: Member) -> None:
+        try:
+            self._made.put(name, kind)
+        except FullError:
+            raise fail(
+                "payload.too-large",
+                f"the archive holds more than {LIMIT} names",
+                where=at(member.offset),
+                hint="leave out of the payload what the system does not need to boot",
+            ) from None
+
     def _through(self, folder: bytes, member: Member) -> None:
         """Refuse a path that leads through a link; remember the folders that it implies."""
         while folder:
-            key = hash(folder)
-            kind = self._made.setdefault(key, "directory")
-            if kind == "symbolic link":
+            kind = self._made.get(folder)
+            if kind is None:
+                self._put(folder, "directory", member)
+            elif kind == "symbolic link":
                 raise _hostile(
                     member, f"leads through {show(folder)}, a symbolic link of the archive"
                 )
-            if kind != "directory":
+            elif kind != "directory":
                 raise _odd(member, f"leads through {show(folder)}, a {kind} of the archive")
             folder = folder.rpartition(b"/")[0]
 
@@ -155,7 +171,7 @@ class Vetting:
         if member.kind == "hard link":
             target = self._clean(member.target, member)
             self._through(target.rpartition(b"/")[0], member)
-            kind = self._made.get(hash(target))
+            kind = self._made.get(target)
             # Nix's store optimiser links symbolic links too
             if kind is None or kind == "directory":
                 raise _hostile(
@@ -163,7 +179,14 @@ class Vetting:
                     f"is a hard link to {show(member.target)}, which is no earlier file of "
                     "the archive",
                 )
-            return kind
+            return cast("_Kind", kind)
+        if member.kind == "file" and member.mode & 0o6000:
+            raise _hostile(
+                member,
+                "is a file with set-user-ID or set-group-ID "
+                f"(mode {member.mode:04o}); a NixOS makes those at boot, in /run/wrappers, and has "
+                "none on its disk",
+            )
         if member.kind == "symbolic link" and (
             not member.target or len(member.target) > NAME_LIMIT
         ):
@@ -212,6 +235,13 @@ def vet(
             name = vetting.approve(member)
             system.saw(name, member.kind)
             entries += 1
+            if entries > MEMBERS_LIMIT:
+                raise fail(
+                    "payload.too-large",
+                    f"the archive holds more than {MEMBERS_LIMIT} members",
+                    where=at(member.offset),
+                    hint="make the archive again: many members of it have the same name",
+                )
             unpacked += member.stored
             stream.approve()
             stream.skip(member.stored + padding(member.stored))
@@ -225,7 +255,15 @@ def vet(
             where=at(stream.offset),
             hint="make the archive again, or copy it to the server again",
         ) from None
+    end = stream.offset
     while piece := stream.rest():
+        if stream.offset - end > _PADDING_LIMIT:
+            raise fail(
+                "payload.format",
+                f"more than {format_bytes(_PADDING_LIMIT)} of zeros follow the end of the archive",
+                where=at(end),
+                hint="make the archive again; compressed zeros can take hours to read",
+            )
         if piece.strip(b"\0"):
             offset = stream.offset - len(piece.lstrip(b"\0"))
             raise fail(

@@ -30,7 +30,7 @@ from installer.act.payload import Inventory
 from installer.act.payload.source import FileSource
 from installer.model.errors import InstallError, Problem
 from installer.model.events import AnyEvent, StepProgress
-from installer.model.plan import CheckPayload
+from installer.model.payload_steps import CheckPayload
 from installer.model.units import MIB
 
 GOOD = SYSTEM + END

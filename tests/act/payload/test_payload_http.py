@@ -16,7 +16,7 @@ from installer.act.payload import Inventory
 from installer.act.payload.source import CHUNK, Patience
 from installer.model.errors import InstallError, Problem
 from installer.model.events import AnyEvent, Message
-from installer.model.plan import CheckPayload
+from installer.model.payload_steps import CheckPayload
 from installer.model.units import MIB
 
 NOISE = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(60_000))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from serving import Fault, Serving, serving
 
-from installer.model.answers import Payload
 from installer.model.errors import InstallError, Problem
 from installer.model.facts import PayloadFacts
+from installer.model.payload import Payload
 from installer.model.urls import redacted
 from installer.observe.payload import look
 

@@ -23,7 +23,7 @@ from installer.act.payload.source import Patience
 from installer.act.run import Runner
 from installer.model.errors import InstallError, Problem
 from installer.model.events import AnyEvent, Message, StepProgress
-from installer.model.plan import CheckPayload, UnpackPayload
+from installer.model.payload_steps import CheckPayload, UnpackPayload
 from installer.model.units import GIB, MIB
 
 pytestmark = pytest.mark.root
@@ -153,8 +153,10 @@ def tree(root: Path) -> None:
         stream.seek(40 * MIB)
         stream.write(b"end")
         stream.truncate(64 * MIB)
-    for name, mode in (("suid", 0o4755), ("sgid", 0o2750), ("none", 0o000), ("read", 0o444)):
-        (root / name).write_text(name)
+    (root / "setgid").mkdir()
+    for name, mode in (("setgid", 0o2750), ("odd", 0o1755), ("none", 0o000), ("read", 0o444)):
+        if not (root / name).is_dir():
+            (root / name).write_text(name)
         os.chown(root / name, 30001, 65534)
         (root / name).chmod(mode)
     (root / "tmp").mkdir()

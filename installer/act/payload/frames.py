@@ -1,0 +1,383 @@
+"""Unpacking a packed payload: fetched, verified, decompressed, vetted and given to several tars.
+
+The stages overlap. Connections fetch parts ahead into a bounded memory; one worker per core takes
+a frame, decompresses it piece by piece, vets each member and writes into the pipe of a tar of its
+own. No byte is decompressed before the hash of its part was right.
+
+Kinds of frames come one after the other, and each tar of a kind has ended before the next begins:
+GNU tar makes symbolic links that lead out of the tree as empty files first, and turns them into
+links when it ends (src/extract.c: create_placeholder_file); before that nothing may link to them.
+"""
+
+import contextlib
+import io
+import os
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, cast
+
+from installer.act.narrator import Narrator, Progress
+from installer.act.payload.fetching import Fetcher, Part, StoppedError, parts_of
+from installer.act.payload.framed import Framed, odd
+from installer.act.payload.mirrors import Mirror
+from installer.act.payload.pipeline import TAR, full, full_file_systems, pipe
+from installer.act.payload.source import Patience
+from installer.act.payload.vetting import Contents
+from installer.act.run import Program, Runner
+from installer.model.errors import InstallError, fail
+from installer.model.events import Stage
+from installer.model.manifest import KINDS, WINDOW, Kind, Manifest
+from installer.model.units import format_seconds
+
+WORKERS_LIMIT = 4
+"""More tars than that do not make a file system faster, and each costs memory."""
+
+_CHUNK = 256 * 1024
+_TICK = 0.25
+_LEAVE_SECONDS = 15.0
+_END_OF_ARCHIVE = bytes(1024)
+_PARALLEL: Mapping[Kind, bool] = {
+    "folders": False,
+    "files": True,
+    "links": True,
+    "attributes": False,
+}
+
+
+@dataclass
+class _Spent:
+    """Seconds that workers spent on each stage."""
+
+    waiting: float = 0.0
+    decompressing: float = 0.0
+    unpacking: float = 0.0
+
+
+def unpack_frames(
+    manifest: Manifest,
+    mirrors: Sequence[Mirror],
+    target: Path,
+    *,
+    capacity: Mapping[str, int],
+    toplevel: str | None,
+    connections: int,
+    stall_seconds: float,
+    retry_seconds: float,
+    narrator: Narrator,
+    runner: Runner,
+    patience: Patience,
+    workers: int | None = None,
+) -> Contents:
+    """Unpack all frames into `target`.
+
+    Args:
+        manifest: what to unpack; its signature was verified.
+        mirrors: where the archive is, best first.
+        target: the root of the new system.
+        capacity: bytes that fit on each mount point.
+        toplevel: the system that must be in it; None for the only one.
+        connections, stall_seconds, retry_seconds: see `Fetcher`.
+        narrator: is told the progress in compressed bytes.
+        runner: `on_line` is told what the tars print.
+        patience: how long to wait for what.
+        workers: how many frames are unpacked at once; None for one per core.
+
+    Raises:
+        InstallError: the first cause of whatever went wrong; everything has ended.
+    """
+    told: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    parts = [
+        part for number, frame in enumerate(manifest.frames) for part in parts_of(number, frame)
+    ]
+    fetcher = Fetcher(
+        parts,
+        mirrors,
+        connections=connections,
+        stall_seconds=stall_seconds,
+        retry_seconds=retry_seconds,
+        patience=patience,
+        tell=lambda text: told.put(lambda: narrator.say(text, "warning")),
+    )
+    cores = workers or min(len(os.sched_getaffinity(0)), WORKERS_LIMIT)
+    work = _Work(
+        manifest=manifest,
+        parts=parts,
+        fetcher=fetcher,
+        framed=Framed(manifest, capacity, toplevel),
+        first={part.frame: index for index, part in reversed(list(enumerate(parts)))},
+        target=target,
+        capacity=capacity,
+        narrator=narrator,
+        runner=replace(runner, on_line=lambda line: told.put(lambda: runner.on_line(line))),
+        patience=patience,
+        told=told,
+        network=cast("Stage", mirrors[0].kind),
+    )
+    work.progress = narrator.progress(manifest.archive.size)
+    fetcher.start()
+    try:
+        for kind in KINDS:
+            work.unpack(kind, cores if _PARALLEL[kind] else 1)
+    finally:
+        fetcher.stop()
+        work.stop.set()
+        fetcher.join(_LEAVE_SECONDS)
+        work.tell()
+    return work.framed.contents()
+
+
+@dataclass
+class _Work:
+    """What the caller's thread and the workers share; each worker writes its own `_Spent` only.
+
+    `first` maps a frame to the first of its parts.
+    """
+
+    manifest: Manifest
+    parts: Sequence[Part]
+    fetcher: Fetcher
+    framed: Framed
+    first: Mapping[int, int]
+    target: Path
+    capacity: Mapping[str, int]
+    narrator: Narrator
+    runner: Runner
+    patience: Patience
+    told: "queue.SimpleQueue[Callable[[], None]]"
+    network: Stage
+    stop: threading.Event = field(default_factory=threading.Event)
+    spent: list[_Spent] = field(default_factory=list)
+    progress: Progress | None = None
+
+    def tell(self) -> None:
+        """Pass on what the threads have to say."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.told.get_nowait()()
+        if self.progress is not None:
+            self.progress(self.fetcher.traffic.verified, self._bottleneck())
+
+    def _bottleneck(self) -> Stage | None:
+        """The stage that the others wait for: where the workers spend most of their time."""
+        waiting = sum(one.waiting for one in self.spent)
+        others: dict[Stage, float] = {
+            "decompress": sum(one.decompressing for one in self.spent),
+            "unpack": sum(one.unpacking for one in self.spent),
+        }
+        slowest = max(others, key=lambda stage: others[stage])
+        if others[slowest] >= waiting:
+            return slowest if others[slowest] else None
+        # hashing is a part of what they wait for
+        return "verify" if self.fetcher.traffic.hashing > waiting / 2 else self.network
+
+    def unpack(self, kind: Kind, count: int) -> None:
+        """Unpack all frames of a kind; raises the first error of any worker."""
+        numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+        found = [number for number, frame in enumerate(self.manifest.frames) if frame.kind == kind]
+        for number in found:
+            numbers.put(number)
+        workers = [_Worker(self, numbers) for _ in range(min(count, len(found)))]
+        self.spent += [worker.spent for worker in workers]
+        with ExitStack() as stack:
+            for worker in workers:
+                worker.open(stack)
+            try:
+                for worker in workers:
+                    worker.start()
+                while any(worker.is_alive() for worker in workers):
+                    next(worker for worker in workers if worker.is_alive()).join(_TICK)
+                    self.fetcher.tend()
+                    self.tell()
+                    if any(worker.error is not None for worker in workers):
+                        self._give_up()
+            finally:
+                self._give_up_if(workers)
+        self._raise(workers)
+
+    def _give_up(self) -> None:
+        self.stop.set()
+        self.fetcher.stop()
+
+    def _give_up_if(self, workers: "Sequence[_Worker]") -> None:
+        """End all workers, after an error or an interruption; they look at `stop` often."""
+        if any(worker.is_alive() for worker in workers):
+            self._give_up()
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        for worker in workers:
+            if worker.ident is not None:
+                worker.join(max(0.0, deadline - time.monotonic()))
+
+    def _raise(self, workers: "Sequence[_Worker]") -> None:
+        errors = [worker.error for worker in workers if worker.error is not None]
+        if not errors:
+            return
+        # what a worker says that was stopped says nothing
+        raise min(errors, key=lambda error: isinstance(error, StoppedError))
+
+
+class _Worker(threading.Thread):
+    """Unpacks frames, one after the other, with a tar of its own."""
+
+    def __init__(self, work: _Work, numbers: "queue.SimpleQueue[int]") -> None:
+        super().__init__(name="payload", daemon=True)
+        self.spent = _Spent()
+        self.error: BaseException | None = None
+        self._work = work
+        self._numbers = numbers
+        self._end: io.FileIO | None = None
+        self._tar: Program | None = None
+        self._poll = select.poll()
+
+    def open(self, stack: ExitStack) -> None:
+        """Start its tar, which ends with `stack`."""
+        reader, writer = pipe()
+        stack.enter_context(writer)
+        os.set_blocking(writer.fileno(), False)
+        self._end = writer
+        self._poll.register(writer, select.POLLOUT)
+        with reader:
+            self._tar = stack.enter_context(
+                self._work.runner.start(
+                    (*TAR, f"--directory={self._work.target.absolute()}"),
+                    stdin=reader.fileno(),
+                    purpose=f"unpacking into {self._work.target}",
+                )
+            )
+
+    def run(self) -> None:
+        """Do it; `error` says what went wrong."""
+        try:
+            with contextlib.suppress(queue.Empty):
+                while not self._work.stop.is_set():
+                    self._frame(self._numbers.get_nowait())
+            if not self._work.stop.is_set():
+                self._finish()
+        except BrokenPipeError:
+            self.error = self._tars_error()
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            self.error = error
+
+    def _frame(self, number: int) -> None:
+        # packing payloads and the agent share it; other verbs do without
+        import zstandard  # noqa: PLC0415
+
+        source = _Parts(self._work.fetcher, self._parts_of(number), self.spent)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW)
+        try:
+            with decompressor.stream_reader(
+                cast("IO[bytes]", source), read_across_frames=True
+            ) as reader:
+
+                def read() -> bytes:
+                    begun, waited = time.monotonic(), self.spent.waiting
+                    piece = reader.read(_CHUNK)
+                    waited = self.spent.waiting - waited
+                    self.spent.decompressing += time.monotonic() - begun - waited
+                    return piece
+
+                self._work.framed.vet(number, read, self._write)
+        except zstandard.ZstdError as error:
+            raise odd(number, f"cannot be decompressed: {error}") from None
+        finally:
+            source.close()
+
+    def _parts_of(self, number: int) -> Iterator[int]:
+        index = self._work.first[number]
+        parts = self._work.parts
+        while index < len(parts) and parts[index].frame == number:
+            yield index
+            index += 1
+
+    def _write(self, data: memoryview) -> None:
+        assert self._end is not None  # noqa: S101 - for the type checker
+        assert self._tar is not None  # noqa: S101
+        if full(self._tar.last_words):
+            # tar itself would go on and fail for every other file
+            raise BrokenPipeError
+        begun = moved = time.monotonic()
+        while data:
+            count = self._end.write(data)
+            if count:
+                data = data[count:]
+                moved = time.monotonic()
+                continue
+            self._poll.poll(_TICK * 1000)
+            if self._work.stop.is_set():
+                raise StoppedError
+            if time.monotonic() - moved > self._work.patience.stuck:
+                raise fail(
+                    "command.timeout",
+                    f"tar took no data for {format_seconds(self._work.patience.stuck)}",
+                    where=f"unpacking into {self._work.target}",
+                    hint="the kernel's log (dmesg) tells of a disk that does not answer",
+                )
+        self.spent.unpacking += time.monotonic() - begun
+
+    def _finish(self) -> None:
+        """End the archive, and wait for tar, which makes links and sets times at its end."""
+        self._write(memoryview(_END_OF_ARCHIVE))
+        assert self._end is not None  # noqa: S101 - for the type checker
+        assert self._tar is not None  # noqa: S101
+        self._end.close()
+        begun = time.monotonic()
+        if self._tar.end(self._work.patience.stuck) != 0:
+            raise BrokenPipeError
+        self.spent.unpacking += time.monotonic() - begun
+
+    def _tars_error(self) -> InstallError:
+        assert self._end is not None  # noqa: S101 - for the type checker
+        assert self._tar is not None  # noqa: S101
+        work = self._work
+        if not full(self._tar.last_words):
+            self._end.close()
+            try:
+                code = self._tar.end(work.patience.stuck)
+            except InstallError as error:
+                return error
+            if not full(self._tar.last_words):
+                return self._tar.failure(code)
+        return full_file_systems(
+            work.capacity,
+            work.target,
+            self._tar.last_words,
+            where=f"after {work.fetcher.traffic.verified} of {work.manifest.archive.size} bytes",
+        )
+
+
+class _Parts:
+    """The verified bytes of a frame, part by part, as a file to read from."""
+
+    def __init__(self, fetcher: Fetcher, numbers: Iterator[int], spent: _Spent) -> None:
+        self._fetcher = fetcher
+        self._numbers = numbers
+        self._spent = spent
+        self._number: int | None = None
+        self._data = memoryview(b"")
+
+    def read(self, size: int) -> memoryview | bytes:
+        """Return the next bytes, b"" at the end. Raises InstallError, StoppedError."""
+        if not self._data:
+            self.close()
+            number = next(self._numbers, None)
+            if number is None:
+                return b""
+            begun = time.monotonic()
+            self._data = memoryview(self._fetcher.take(number))
+            self._number = number
+            self._spent.waiting += time.monotonic() - begun
+        piece = self._data[:size]
+        self._data = self._data[size:]
+        return piece
+
+    def close(self) -> None:
+        """Give back what is held."""
+        self._data = memoryview(b"")
+        if self._number is not None:
+            self._fetcher.give_back(self._number)
+            self._number = None
