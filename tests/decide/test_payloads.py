@@ -135,8 +135,8 @@ def test_their_programs_are_not_in_every_image(payload: dict[str, Any], text: st
                 "error[payload.old]: web was built 2026-11-01T00:00:00Z, "
                 "wanted is 2026-11-01T00:00:01Z or later\n"
                 "  where: answers.toml: payload.trust.minimum-built\n"
-                "  try:   serve the newer payload: an old one with a right signature may be somebody's "
-                "attack"
+                "  try:   serve the newer payload: an old one with a right signature may be "
+                "somebody's attack"
             ),
         ),
         (
@@ -145,8 +145,8 @@ def test_their_programs_are_not_in_every_image(payload: dict[str, Any], text: st
             (
                 "error[payload.old]: web is NixOS 25.11.20261030, wanted is 26.05 or newer\n"
                 "  where: answers.toml: payload.trust.minimum-nixos\n"
-                "  try:   serve the newer payload: an old one with a right signature may be somebody's "
-                "attack"
+                "  try:   serve the newer payload: an old one with a right signature may be "
+                "somebody's attack"
             ),
         ),
         (
@@ -155,8 +155,8 @@ def test_their_programs_are_not_in_every_image(payload: dict[str, Any], text: st
             (
                 "error[payload.old]: web is NixOS of an unknown version, wanted is 26.05 or newer\n"
                 "  where: answers.toml: payload.trust.minimum-nixos\n"
-                "  try:   serve the newer payload: an old one with a right signature may be somebody's "
-                "attack"
+                "  try:   serve the newer payload: an old one with a right signature may be "
+                "somebody's attack"
             ),
         ),
         (
@@ -172,8 +172,8 @@ def test_their_programs_are_not_in_every_image(payload: dict[str, Any], text: st
             {"boot_modes": ("bios",), "firmware": "uefi"},
             {},
             (
-                "error[payload.unfit]: the boot loader of web is for BIOS, this machine booted in UEFI "
-                "mode\n"
+                "error[payload.unfit]: the boot loader of web is for BIOS, this machine booted in "
+                "UEFI mode\n"
                 "  where: answers.toml: payload.manifest\n"
                 "  try:   switch the mode in the firmware's setup, or serve a payload for this one"
             ),
@@ -182,8 +182,8 @@ def test_their_programs_are_not_in_every_image(payload: dict[str, Any], text: st
             {"filesystems": ("btrfs", "nfs", "vfat"), "firmware": "uefi"},
             {},
             (
-                "error[payload.unfit]: the /etc/fstab of web mounts btrfs, and the layout makes only "
-                "ext4, vfat: as it is, it would not boot\n"
+                "error[payload.unfit]: the /etc/fstab of web mounts btrfs, and the layout "
+                "makes only ext4, vfat: as it is, it would not boot\n"
                 "  where: answers.toml: disks\n"
                 '  try:   make the file systems that it mounts, or say install = "rebuild"'
             ),
