@@ -28,9 +28,12 @@ def _saved(name: str) -> Facts:
     return from_json(Facts, (CASES / name / "facts.json").read_text(), where=name)
 
 
+def _with_tools(facts: Facts) -> Facts:
+    return replace(facts, tools={**facts.tools, **dict.fromkeys(TOOLS, "/usr/bin/x")})
+
+
 def _with(*disks: Disk) -> Facts:
-    facts = _saved("virtio-vm")
-    return replace(facts, disks=disks, tools={**facts.tools, **dict.fromkeys(TOOLS, "/usr/bin/x")})
+    return replace(_with_tools(_saved("virtio-vm")), disks=disks)
 
 
 def _blank(*serials: str) -> Facts:
@@ -86,6 +89,9 @@ MACHINES: dict[str, Callable[[], Facts]] = {
     "tmpfs-root": lambda: _blank("TMPFS-1"),
     "data-disk-kept": _data,
     "windows-kept": _windows,
+    "static-from-lease": lambda: _saved("virtio-vm"),
+    "bond-vlan": lambda: _with_tools(_saved("nvme-server")),
+    "ipv6-only": lambda: replace(_saved("virtio-vm"), leases=()),
 }
 """What each is planned for."""
 
