@@ -28,9 +28,12 @@ def _saved(name: str) -> Facts:
     return from_json(Facts, (CASES / name / "facts.json").read_text(), where=name)
 
 
+def _with_tools(facts: Facts) -> Facts:
+    return replace(facts, tools={**facts.tools, **dict.fromkeys(TOOLS, "/usr/bin/x")})
+
+
 def _with(*disks: Disk) -> Facts:
-    facts = _saved("virtio-vm")
-    return replace(facts, disks=disks, tools={**facts.tools, **dict.fromkeys(TOOLS, "/usr/bin/x")})
+    return replace(_with_tools(_saved("virtio-vm")), disks=disks)
 
 
 def _blank(*serials: str) -> Facts:
@@ -88,6 +91,9 @@ MACHINES: dict[str, Callable[[], Facts]] = {
     "windows-kept": _windows,
     "squashfs": lambda: _blank("SQUASH-1"),
     "closure": lambda: _blank("CLOSURE-1"),
+    "static-from-lease": lambda: _saved("virtio-vm"),
+    "bond-vlan": lambda: _with_tools(_saved("nvme-server")),
+    "ipv6-only": lambda: replace(_saved("virtio-vm"), leases=()),
 }
 """What each is planned for."""
 

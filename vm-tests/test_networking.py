@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from lab import process, report, sample
+from lab import process, report, sample, vlan
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import Dhcp, Host, Namespace
@@ -87,10 +87,7 @@ class Scenario:
 
 def _vlan(network: Namespace) -> None:
     """The lab's server is in VLAN 7 as well."""
-    inside = ["ip", "-netns", network.name]
-    process.run([*inside, "link", "add", "link", "br0", "name", "br0.7", "type", "vlan", "id", "7"])
-    process.run([*inside, "address", "add", "198.51.100.1/24", "dev", "br0.7"])
-    process.run([*inside, "link", "set", "br0.7", "up"])
+    vlan.port(network, 7, "198.51.100.1/24")
 
 
 SCENARIOS = {
@@ -177,11 +174,11 @@ def test_the_installed_system_has_the_network_that_was_decided(bench: Bench, nam
     )
     vm = Vm(memory=768, disks=(bench.disk("4G", serial="netinstall-root"),), nics=nics)
     machine = bench.boot(vm)
-    machine.console.expect("INSTALLED in", 600, fail_on=["INSTALLATION FAILED"])
+    machine.console.expect("INSTALLED in", 1500, fail_on=["INSTALLATION FAILED"])
     _check_observed(server, scenario)
-    assert machine.wait_for_exit(60) == "reboot"
+    assert machine.wait_for_exit(180) == "reboot"
 
-    up = report.wait(bench.boot(vm.without_network_boot()).console, 240)
+    up = report.wait(bench.boot(vm.without_network_boot()).console, 900)
     assert up["configured_from"] == "rebuilt", up
     _check_report(up, scenario)
     ping = ["busybox", "ping6" if ":" in scenario.alive else "ping", "-c", "3", scenario.alive]

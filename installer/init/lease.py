@@ -8,7 +8,7 @@ from pathlib import Path
 
 from installer.init import dhcp
 from installer.model.facts import Lease, Lease6
-from installer.observe.lease import boot_leases, look
+from installer.observe.lease import boot_leases, by_hand, look
 from installer.observe.lease_values import read
 
 
@@ -38,14 +38,12 @@ def client_lines(root: Path = Path("/")) -> Iterator[str]:
     they send none. klibc and the kernel send none; udhcpc sends type and address.
     """
     for lease in boot_leases(root):
-        text = read(root / f"run/net-{lease.interface}.conf")
         yield f"interface {lease.interface}"
-        if "PROTO='none'" in text or lease.source.startswith("ip="):
-            # an address was given by hand: nobody is to be asked for another
+        if by_hand(lease, root):
             yield "nodhcp"
-        else:
-            yield f"request {lease.address.ip}"
-        if "CLIENT='udhcpc'" in text:
+            continue
+        yield f"request {lease.address.ip}"
+        if "CLIENT='udhcpc'" in read(root / f"run/net-{lease.interface}.conf"):
             yield "clientid"
 
 

@@ -12,6 +12,7 @@ from installer.model.facts import Lease, Lease6
 from installer.observe import dhcpcd, ipv6, networkd
 from installer.observe.lease_files import from_json, from_klibc
 from installer.observe.lease_kernel import from_kernel
+from installer.observe.lease_values import read
 
 _NEVER_COMPLETED = {"interface", "address", "taken", "source"}
 
@@ -72,6 +73,12 @@ def boot_leases(root: Path = Path("/")) -> tuple[Lease, ...]:
     for lease in (*_of_boot(root, []), *((kernels,) if kernels is not None else ())):
         leases.setdefault(lease.interface, lease)
     return tuple(leases.values())
+
+
+def by_hand(lease: Lease, root: Path = Path("/")) -> bool:
+    """Say whether somebody wrote this address on the command line: no server is to be asked."""
+    kept = read(root / f"run/net-{lease.interface}.conf")
+    return lease.source.startswith("ip=") or "PROTO='none'" in kept
 
 
 def _found(root: Path, said: Mapping[str, str], warnings: list[str]) -> Iterator[Lease]:

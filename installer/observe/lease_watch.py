@@ -14,7 +14,7 @@ from typing import Literal
 
 from installer.model.units import format_seconds
 from installer.observe import dhcpcd, kernel
-from installer.observe.lease import boot_leases
+from installer.observe.lease import boot_leases, by_hand
 
 ANSWER_SECONDS = 30.0
 """How long is waited where the boot left a lease, from the client's start."""
@@ -41,7 +41,8 @@ def wait(say: Say, root: Path = Path("/"), *, answer_seconds: float = ANSWER_SEC
     begun = _started(root)
     if begun is None:
         return
-    boot = [lease.interface for lease in boot_leases(root) if not lease.source.startswith("ip=")]
+    leases = boot_leases(root)
+    boot = {lease.interface: not by_hand(lease, root) for lease in leases}
     limit = answer_seconds if boot else _first_seconds(root)
     told = False
     while missing := _missing(root, boot, time.clock_gettime(time.CLOCK_BOOTTIME) - begun):
@@ -60,8 +61,11 @@ def wait(say: Say, root: Path = Path("/"), *, answer_seconds: float = ANSWER_SEC
         time.sleep(_LOOK_SECONDS)
 
 
-def _missing(root: Path, boot: list[str], waited: float) -> str:
-    """Who has not answered yet, in words; "" if nobody is waited for any more."""
+def _missing(root: Path, boot: Mapping[str, bool], waited: float) -> str:
+    """Who has not answered yet, in words; "" if nobody is waited for any more.
+
+    `boot` maps the interfaces that have an address of the boot to whether a server is asked there.
+    """
     states = {(state.interface, state.protocol): state for state in dhcpcd.states(root)}
 
     def good(interface: str, protocol: str) -> bool:
@@ -69,7 +73,7 @@ def _missing(root: Path, boot: list[str], waited: float) -> str:
         return state is not None and state.good
 
     if boot:
-        silent = [name for name in boot if not good(name, "dhcp")]
+        silent = [name for name, asked in boot.items() if asked and not good(name, "dhcp")]
     else:
         leased = any(good(interface, "dhcp") for interface, _ in states)
         routed = any(good(interface, "ra") for interface, _ in states)

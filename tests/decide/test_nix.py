@@ -28,11 +28,23 @@ def test_values_round_trip_through_nix(values: list[NixValue]) -> None:
     assert evaluated(nix_value({"wide": [values, "x" * 200]})) == {"wide": [values, "x" * 200]}
 
 
-def test_hostile_strings_round_trip_through_nix() -> None:
+def test_a_hundred_thousand_hostile_strings_round_trip_through_nix() -> None:
     pick = random.Random(20)  # noqa: S311 - the same strings in every run
-    pieces = [*PIECES, "é", "\u2028", "\x7f", "\x01", " ", "𝄞"]
-    texts = ["".join(pick.choices(pieces, k=pick.randrange(12))) for _ in range(20_000)]
-    assert evaluated(f"[ {' '.join(nix_string(text) for text in texts)} ]") == texts
+    pieces = [*PIECES, "é", "\u2028", "\x7f", "\x01", " ", "𝄞", "/*", "#", "''${", "\\n", "<x>"]
+    texts = {"".join(pick.choices(pieces, k=pick.randrange(12))) for _ in range(140_000)}
+    wanted = sorted(texts)[:100_000]
+    assert len(wanted) == 100_000
+    for start in range(0, len(wanted), 25_000):
+        batch = wanted[start : start + 25_000]
+        assert evaluated(f"[ {' '.join(map(nix_string, batch))} ]") == batch
+
+
+def test_hostile_attribute_names_round_trip_through_nix() -> None:
+    pick = random.Random(21)  # noqa: S311 - the same names in every run
+    pieces = [*PIECES, "if", "or", "-", "'", ".", "9", "_", "é", " ", "rec", "true", "__functor"]
+    names = {"".join(pick.choices(pieces, k=pick.randrange(6))) for _ in range(20_000)}
+    value = {name: number for number, name in enumerate(sorted(names))}
+    assert evaluated(nix_value(value)) == value
 
 
 @pytest.mark.parametrize("text", ["\0", "a\0b"])

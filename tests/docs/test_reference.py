@@ -13,6 +13,7 @@ import pytest
 from installer.boot import site
 from installer.model.answers import json_schema
 from installer.model.errors import InstallError
+from installer.model.network import Addressing
 from installer.model.storage import Holder
 from installer.observe import documents, kernel
 from installer.observe.answers import load
@@ -23,7 +24,9 @@ DOCUMENTS = [
     for pattern in ("*.md", "docs/*.md", "examples/**/*.md")
     for path in sorted(ROOT.glob(pattern))
 ]
-REFERENCE = (ROOT / "docs/answer-file.md").read_text() + (ROOT / "docs/storage.md").read_text()
+REFERENCE = "".join(
+    (ROOT / f"docs/{name}.md").read_text() for name in ("answer-file", "storage", "networking")
+)
 
 BASE: Mapping[str, Any] = {
     "version": 1,
@@ -56,8 +59,27 @@ STACKED: Mapping[str, Mapping[str, Any]] = {
             }
         ],
     },
+    "network.interfaces": {
+        "network": {
+            "interfaces": [
+                {
+                    "mode": "dhcp",
+                    "routes": [{"destination": "10.0.0.0/8", "gateway": "192.0.2.1"}],
+                }
+            ]
+        }
+    },
+    "network.bonds": {
+        "network": {
+            "bonds": [
+                {"name": "bond0", "interfaces": ["eth0"], "bond-mode": "802.3ad", "mode": "dhcp"}
+            ]
+        }
+    },
+    "network.vlans": {"network": {"vlans": [{"id": 10, "on": "eth0", "mode": "dhcp"}]}},
+    "network.bridges": {"network": {"bridges": [{"name": "br0", "mode": "dhcp"}]}},
 }
-"""What the base needs besides, by the first part of a place."""
+"""What the base needs besides, by the first part of a place, or the first two."""
 
 SECTIONS = {
     "AnswerFile": "## Top level",
@@ -83,6 +105,11 @@ SECTIONS = {
     "Tmpfs": "## `[[tmpfs]]`",
     "SwapFile": "## `[[swap-files]]`",
     "Network": "## `[network]`",
+    "NetworkInterface": "### `[[network.interfaces]]`",
+    "NetworkRoute": "### `routes`",
+    "Bond": "### `[[network.bonds]]`",
+    "Vlan": "### `[[network.vlans]]`",
+    "Bridge": "### `[[network.bridges]]`",
     "Boot": "## `[boot]`",
     "Finish": "## `[finish]`",
     "Report": "## `[report]`",
@@ -113,6 +140,11 @@ PLACES: dict[str, tuple[str | int, ...]] = {
     "Tmpfs": ("tmpfs", 0),
     "SwapFile": ("swap-files", 0),
     "Network": ("network",),
+    "NetworkInterface": ("network", "interfaces", 0),
+    "NetworkRoute": ("network", "interfaces", 0, "routes", 0),
+    "Bond": ("network", "bonds", 0),
+    "Vlan": ("network", "vlans", 0),
+    "Bridge": ("network", "bridges", 0),
     "Boot": ("boot",),
     "Finish": ("finish",),
     "Report": ("report",),
@@ -154,6 +186,10 @@ def test_every_field_is_documented_with_its_default(name: str) -> None:
     if name in ("Raid", "LogicalVolume"):
         # what all holders have is described with the partitions
         shared = {key.replace("_", "-") for key in Holder.model_fields} - {"name"}
+        properties = {field: properties[field] for field in properties if field not in shared}
+    if name in ("Bond", "Vlan", "Bridge"):
+        # what all interfaces have is described with the cards
+        shared = {key.replace("_", "-") for key in Addressing.model_fields}
         properties = {field: properties[field] for field in properties if field not in shared}
     assert list(documented) == list(properties)
     for field, schema in properties.items():
@@ -208,7 +244,8 @@ def test_mistakes_are_told_as_documented(name: str, written: str, said: str) -> 
 def _with(name: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """The base with these fields in a table; a field with the table's own name replaces it."""
     place = PLACES[name]
-    more = STACKED.get(str(place[0]), {}) if place else {}
+    parts = [str(part) for part in place]
+    more = STACKED.get(".".join(parts[:2])) or STACKED.get("".join(parts[:1]), {})
     document: Any = deepcopy({**BASE, **more})
     own = next((part for part in reversed(place) if isinstance(part, str)), "")
     outside = place[: place.index(own)] if own in fields else place

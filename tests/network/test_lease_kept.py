@@ -92,7 +92,7 @@ def test_another_address_than_the_boot_s_is_told(here: Lab, heard: Heard) -> Non
     assert "192.0.2.80/24" in _addresses(here)
 
 
-def test_a_fixed_address_is_not_asked_for(here: Lab) -> None:
+def test_a_fixed_address_is_not_asked_for(here: Lab, heard: Heard) -> None:
     here.dnsmasq(
         "dhcp-range=192.0.2.57,192.0.2.99,255.255.255.0,1h",
         "enable-ra",
@@ -103,6 +103,8 @@ def test_a_fixed_address_is_not_asked_for(here: Lab) -> None:
     path.write_text(path.read_text().replace("PROTO='dhcp'", "PROTO='none'"))
     here.ask()
     here.answered("ra")
+    wait(heard, here.root, answer_seconds=3)
+    assert not heard.lines
     (lease,), (lease6,) = here.look().v4, here.look().v6
     assert (str(lease.address), lease.source) == ("192.0.2.80/24", "/run/net-eth0.conf")
     assert str(lease6.routers[0].address) == "fe80::5054:ff:fe00:1"
