@@ -1,7 +1,8 @@
-"""Sizes: how people write them, how we print them."""
+"""Sizes and times: how people write them, how we print them."""
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 MIB = 1024**2
 GIB = 1024**3
@@ -106,3 +107,8 @@ def format_seconds(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def format_moment(when: datetime) -> str:
+    """Write a time that knows its zone, in UTC: `2026-11-21 12:00:00 UTC`."""
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
