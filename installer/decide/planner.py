@@ -110,7 +110,7 @@ def decide(facts: Facts, config: Config) -> Plan:
     problems += found
     storage, found = _storage(facts, answers, chosen)
     problems += found
-    problems += names.problems(answers, storage.stack, _torn_down(facts, storage), facts)
+    problems += names.problems(answers, storage.stack, _torn_down(facts, storage), rejected, facts)
     problems += _payload_problems(facts, storage)
     networking, found_warnings, found = networking_module(answers.network, facts)
     warnings += _storage_warnings(answers, storage) + found_warnings
