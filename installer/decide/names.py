@@ -10,15 +10,21 @@ from installer.decide.disks import describe, layers_on
 from installer.decide.stack import Stack
 from installer.model.answers import AnswerFile
 from installer.model.errors import Problem
-from installer.model.facts import Facts, Layer, LayerKind
+from installer.model.facts import Disk, Facts, FoundPartition, Layer, LayerKind
+from installer.model.plan import RejectedDisk
 from installer.model.storage import Raid, VolumeGroup, Zpool
 from installer.model.storage_steps import TearDown
 
 
 def problems(
-    answers: AnswerFile, stack: Stack, torn_down: Iterable[TearDown], facts: Facts
+    answers: AnswerFile,
+    stack: Stack,
+    torn_down: Iterable[TearDown],
+    rejected: Iterable[RejectedDisk],
+    facts: Facts,
 ) -> Iterator[Problem]:
-    """Say which names are taken by what is assembled and not taken apart."""
+    """Say which names are taken by what is assembled and not taken apart, and by pools."""
+    others = [one.disk for one in rejected]
     gone = {step.layer.node for step in torn_down if step.layer is not None}
     staying = [layer for layer in facts.layers if layer.node not in gone]
     for place, group in answers.groups():
@@ -29,6 +35,7 @@ def problems(
                 yield from _taken(f"{place}.name", "lvm", group.name, staying, facts)
             case Zpool():
                 yield from _taken(f"{place}.name", "zfs", group.name, staying, facts)
+                yield from _exported(f"{place}.name", group.name, staying, others)
             case _:
                 pass
     for one in stack.opened:
@@ -49,6 +56,24 @@ def _taken(
             where,
             "take another name, or match that disk, too",
         )
+
+
+def _exported(
+    where: str, name: str, staying: Iterable[Layer], others: Iterable[Disk]
+) -> Iterator[Problem]:
+    """Pools that nobody imported: the installed system, which imports by name, would find two."""
+    imported = {node for layer in staying if layer.kind == "zfs" for node in layer.on}
+    for disk in others:
+        places: tuple[Disk | FoundPartition, ...] = (disk, *disk.partitions)
+        for part in places:
+            if (part.filesystem, part.label) == ("zfs_member", name) and part.node not in imported:
+                yield Problem(
+                    "storage.name-taken",
+                    f"{part.node} belongs to a ZFS pool named {name} already; it lies on "
+                    f"{describe(disk)}, which stays",
+                    where,
+                    "take another name, or match that disk, too",
+                )
 
 
 def _has(layer: Layer, kind: LayerKind, name: str) -> bool:

@@ -107,7 +107,7 @@ def decide(facts: Facts, config: Config) -> Plan:
     problems += found
     storage, found = _storage(facts, answers, chosen)
     problems += found
-    problems += names.problems(answers, storage.stack, _torn_down(facts, storage), facts)
+    problems += names.problems(answers, storage.stack, _torn_down(facts, storage), rejected, facts)
     problems += payloads.problems(
         facts,
         answers,

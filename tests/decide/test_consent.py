@@ -173,6 +173,20 @@ def test_a_name_that_a_disk_has_which_stays_is_refused(
     assert "name-taken" not in gone
 
 
+def test_the_name_of_a_pool_that_is_not_imported_is_refused() -> None:
+    part = FoundPartition("/dev/vdz1", 1, GIB, MIB, filesystem="zfs_member", label="root")
+    stays = disk("/dev/vdz", size=2 * GIB, table="gpt", partitions=(part,))
+    above = Layer("/dev/md0", "md", "other", ("/dev/vdz",))
+    pool = {"zfs": [{"name": "root", "members": ["m"], "datasets": DATASETS}]}
+    assert (
+        "error[storage.name-taken]: /dev/vdz1 belongs to a ZFS pool named root already; it lies on "
+        "/dev/vdz 2.00 GiB virtio serial vdz, which stays\n"
+        "  where: answers.toml: zfs[0].name\n"
+    ) in _refused_beside(stays, above, pool)
+    other = replace(stays, partitions=(replace(part, label="tank"),))
+    assert "name-taken" not in _refused_beside(other, above, pool)
+
+
 def _refused_beside(stays: Disk, above: Layer, made: dict[str, Any]) -> str:
     """What is said of the disks beside one that stays; it is too small for the system."""
     made = dict(made)

@@ -228,9 +228,9 @@ CONTENTS = (
     Content(
         "interrupted",
         """
-        rm -f /run/said; mkfifo /run/said
-        netinstall install $answers >/run/said 2>&1 & pid=$!
-        grep -q '/[0-9]*] unpack' </run/said
+        rm -f /run/heard; mkfifo /run/heard
+        netinstall install $answers >/run/heard 2>&1 & pid=$!
+        grep -q '/[0-9]*] unpack' </run/heard
         kill -9 $pid
         # a power cut would end these, too
         while mountpoint -q /mnt; do umount --recursive /mnt 2>/dev/null || :; done
