@@ -158,10 +158,10 @@ def _leased(link: Link) -> list[str]:
             continue
         card = f" ({link.card.mac})" if link.card is not None else ""
         said = f"{kind} of {lease.interface}{card}, made static"
-        if isinstance(lease, Lease) and lease.server is not None:
-            said += f", given by {lease.server}"
-        if lease.taken is not None:
-            said += f" on {format_moment(lease.taken)}"
+        by = f" by {lease.server}" if isinstance(lease, Lease) and lease.server else ""
+        on = f" on {format_moment(lease.taken)}" if lease.taken is not None else ""
+        if by or on:
+            said += f", given{by}{on}"
         words.append(said + f", read from {lease.source or 'the boot environment'}")
     return words
 

@@ -35,9 +35,9 @@ from installer.report.lines import (
     framed,
     labelled,
     neutral,
-    table,
     wrap,
 )
+from installer.report.network import network_text, nics_text
 from installer.report.storage import (
     details,
     disks_text,
@@ -120,7 +120,7 @@ def facts_text(facts: Facts, *, tools: Iterable[str] = ()) -> list[Line]:
         *disks_text(facts),
         Line(),
         Line(f"NETWORK INTERFACES ({len(facts.nics)})", "title"),
-        *_nics(facts),
+        *nics_text(facts),
     ]
     arguments = [(name, redacted(value)) for name, value in sorted(facts.kernel_arguments.items())]
     if arguments:
@@ -158,54 +158,10 @@ def facts_text(facts: Facts, *, tools: Iterable[str] = ()) -> list[Line]:
     return lines + _lines(wrap(", ".join(missing) or "none", first="  "))
 
 
-def _nics(facts: Facts) -> Iterator[Line]:
-    if not facts.nics:
-        yield Line("  none: check the kernel's drivers", "warning")
-        return
-    boot = facts.boot_nic
-    rows = table(
-        [
-            (
-                "  " + nic.name,
-                nic.mac,
-                "carrier" if nic.carrier else "no carrier",
-                f"{nic.speed} Mbit/s" if nic.speed is not None else "",
-                nic.driver or "",
-                "booted from" if nic is boot else "",
-            )
-            for nic in facts.nics
-        ]
-    )
-    for nic, row in zip(facts.nics, rows, strict=True):
-        yield Line(row)
-        yield from _lines(labelled(_nic_rows(facts, nic), indent="      "))
-
-
-def _nic_rows(facts: Facts, nic: Nic) -> Iterator[tuple[str, str]]:
-    if nic.permanent_mac not in (None, nic.mac):
-        yield "own mac", nic.permanent_mac or ""
-    yield "names", ", ".join(nic.names)
-    lease = facts.lease_of(nic)
-    if lease is None:
-        yield "lease", "none"
-        return
-    words = [str(lease.address)]
-    words += [f"gateway {lease.gateway}"] if lease.gateway else []
-    words += [f"DNS {', '.join(map(str, lease.nameservers))}"] if lease.nameservers else []
-    words += [f"host name {lease.hostname}"] if lease.hostname else []
-    words += [f"domain {lease.domain}"] if lease.domain else []
-    words += [f"search {' '.join(lease.search)}"] if lease.search else []
-    words += [f"root path {lease.root_path}"] if lease.root_path else []
-    words += [f"server {lease.server}"] if lease.server else []
-    words += [f"for {format_seconds(lease.seconds)}"] if lease.seconds is not None else []
-    yield "lease", "; ".join(words)
-    yield "told by", lease.source
-
-
 def plan_text(plan: Plan) -> list[Line]:
     """The whole plan, for `netinstall plan`: what it destroys, whom it spares, every step."""
     lines = [*_doomed(plan), *_spared(plan)]
-    lines += [*_network(plan), *_system(plan), *_warnings(plan)]
+    lines += [*network_text(plan.network), *_system(plan), *_warnings(plan)]
     lines += [Line(), Line(f"STEPS ({plan.firmware.upper()})", "title")]
     for number, step in enumerate(plan.steps, start=1):
         lines += _lines(wrap(_title(step), first=f"  {number:2d}  "), "title")
@@ -219,7 +175,7 @@ def plan_summary(plan: Plan) -> list[Line]:
         Line(),
         *_doomed(plan),
         *_spared(plan),
-        *_network(plan),
+        *network_text(plan.network),
         *_system(plan),
         *_warnings(plan),
         Line(),
@@ -297,32 +253,6 @@ def _spared(plan: Plan) -> list[Line]:
         lines += _lines(
             text for reason in other.reasons for text in wrap(reason, first="      because ")
         )
-    return lines
-
-
-def _network(plan: Plan) -> list[Line]:
-    """What the installed system does with its interfaces."""
-    network = plan.network
-    if network is None:
-        return []
-    name = ".".join(word for word in (network.hostname, network.domain) if word)
-    if network.hostname is None:
-        name = "the payload's" + (f", in {network.domain}" if network.domain else "")
-    elif network.names_from:
-        name += f", from {network.names_from}"
-    backend = f" ({network.backend})" if network.backend is not None else ""
-    lines = [Line(), Line(f"NETWORK{backend}", "title")]
-    lines += _lines(labelled([("host name", name)], indent="  "))
-    for link in network.links:
-        lines += _lines(wrap(f"{link.name}: {link.what}", first="  ", rest="    "))
-        lines += _lines(
-            text
-            for detail in link.details
-            for text in wrap(detail, first="      ", rest="        ")
-        )
-    if network.others:
-        other = "every other interface" if network.links else "every interface"
-        lines.append(Line(f"  {other} asks a DHCP server"))
     return lines
 
 

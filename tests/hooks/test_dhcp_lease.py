@@ -10,6 +10,7 @@ from initrds import LIBRARY, SHELLS, Initrd
 from lab import process
 from lab.network import Dhcp, Host, Namespace
 
+from installer.init.lease import client_lines
 from installer.observe.lease import read_leases_with_warnings
 
 pytestmark = pytest.mark.root
@@ -87,6 +88,28 @@ def test_a_lease_becomes_what_the_agent_reads(network: Namespace, client: Client
     assert str(lease.server) == "192.0.2.1"
     assert lease.seconds == 3600
     assert client.initrd.run("netinstall_find_root").stdout == "192.0.2.1:/root,vers=4.1\n"
+
+
+def test_all_that_udhcpc_was_told_is_handed_over(network: Namespace, client: Client) -> None:
+    options = (
+        (3, "192.0.2.1,192.0.2.2"),
+        (6, "192.0.2.51,192.0.2.52,192.0.2.53"),
+        (26, "1400"),
+        (42, "192.0.2.4,192.0.2.5"),
+        (121, "0.0.0.0/0,192.0.2.9,203.0.113.1/32,0.0.0.0"),
+    )
+    network.dhcp(Dhcp(hosts=SERVER.hosts, options=options))
+    assert client.lease("card1").returncode == 0
+    (lease,) = read_leases_with_warnings(client.initrd.folder)[0]
+    assert [str(server) for server in lease.nameservers] == [
+        *("192.0.2.51", "192.0.2.52", "192.0.2.53"),
+    ]
+    assert (lease.mtu, [str(server) for server in lease.ntp]) == (1400, ["192.0.2.4", "192.0.2.5"])
+    assert [str(router) for router in lease.further_routers] == ["192.0.2.1", "192.0.2.2"]
+    ways = [(str(route.destination), str(route.gateway)) for route in lease.effective_routes]
+    assert ways == [("0.0.0.0/0", "192.0.2.9"), ("203.0.113.1/32", "None")]
+    # the client that asks again does so as udhcpc did
+    assert "clientid" in list(client_lines(client.initrd.folder))
 
 
 def test_a_first_card_without_a_dhcp_server_is_passed_over(
