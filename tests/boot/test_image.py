@@ -14,6 +14,8 @@ import pytest
 from installer.act.run import Runner
 from installer.boot import image
 from installer.model.errors import ExitCode, InstallError
+from installer.model.facts import ImageFacts
+from installer.observe import machine
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = Path(image.__file__).with_name("image-requirements.txt")
@@ -98,9 +100,6 @@ def test_pip_argv() -> None:
 
 SERVERS_OWN = {
     "aiohttp": ("aiohttp", ("boot/serve",)),
-    "zstandard": ("zstandard", ("pack",)),
-    # the agent does not look at signatures yet
-    "pynacl": ("nacl", ("pack", "model/minisign.py")),
 }
 """Packages that no machine needs while it is installed: what they are imported as, and where."""
 
@@ -158,6 +157,29 @@ def test_defaults() -> None:
         "squashfs",
         "nfs",
     ]
+
+
+def test_an_image_knows_its_date_and_whom_it_trusts(tmp_path: Path) -> None:
+    key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+    (tmp_path / "a.pub").write_text(f"untrusted comment: minisign public key\n{key}\n")
+    (tmp_path / "etc").mkdir()
+    image._add_trust(tmp_path, [], 1_790_000_000)
+    assert machine.image(tmp_path) == ImageFacts((), "2026-09-21T14:13:20Z")
+    image._add_trust(tmp_path, [image._public_key(tmp_path / "a.pub")], 1_790_000_000)
+    assert machine.image(tmp_path) == ImageFacts((key,), "2026-09-21T14:13:20Z")
+    (tmp_path / "etc/netinstall/trusted-keys").write_text("# nobody\n")
+    with pytest.raises(InstallError) as error:
+        machine.image(tmp_path)
+    assert str(error.value) == (
+        "error[payload.key]: /etc/netinstall/trusted-keys holds no key\n"
+        "  where: /etc/netinstall/trusted-keys\n"
+        "  try:   build the boot image again: netinstall image build --trusted-key minisign.pub"
+    )
+    (tmp_path / "etc/netinstall/trusted-keys").write_text(f"{key}\nRWabc\n")
+    with pytest.raises(InstallError, match="trusted-keys is no public key of minisign"):
+        machine.image(tmp_path)
+    with pytest.raises(InstallError, match=r"b\.pub cannot be read: No such file or directory"):
+        image._public_key(tmp_path / "b.pub")
 
 
 def test_the_memory_that_is_needed() -> None:
