@@ -63,12 +63,16 @@ def test_what_the_boot_needs_is_not_taken_out(tmp_path: Path) -> None:
         "usr/lib/udev/rules.d/63-md-raid-arrays.rules",
         "usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so",
         "usr/lib/x86_64-linux-gnu/cryptsetup/libcryptsetup-token-systemd-tpm2.so",
+        "usr/lib/nix/libnixexpr.so",
+        "usr/bin/unsquashfs",
     )
     gone = (
         "usr/lib/systemd/systemd",
         "usr/lib/udev/rules.d/64-md-raid-assembly.rules",
         "usr/lib/udev/rules.d/69-lvm.rules",
     )
+    # what stays for Nix is told by the same words as what goes
+    assert set(image._NIX_KEEPS) < set(image._REMOVED)
     for name in (*kept, *gone):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
