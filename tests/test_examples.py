@@ -88,6 +88,7 @@ MACHINES: dict[str, Callable[[], Facts]] = {
     "windows-kept": _windows,
     "squashfs": lambda: _blank("SQUASH-1"),
     "closure": lambda: _blank("CLOSURE-1"),
+    "packed-mirrors": lambda: _blank("PACKED-1"),
 }
 """What each is planned for."""
 
