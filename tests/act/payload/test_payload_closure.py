@@ -358,7 +358,7 @@ def test_all_is_asked_before_a_disk_is_touched(made: Made, tmp_path: Path) -> No
         ({"keys": (made.key,), "cache": "http://127.0.0.1:1/"}, "network.lost"),
     ):
         with pytest.raises(InstallError) as error:
-            check(made, **rules)  # type: ignore[arg-type]
+            check(made, **rules)
         assert error.value.problems[0].code == code
 
 
