@@ -75,10 +75,11 @@ fast: lint
 	@$(VENV)/bin/pytest -q -n $(WORKERS) -m "not root and not loop" tests vm-tests/sample-system
 
 test: lint
-	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) tests vm-tests/sample-system
+	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) -m "not slow" tests vm-tests/sample-system
 	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) --dist loadfile -m "vm and not slow" vm-tests
 
 vm-tests: setup
+	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) -m slow tests
 	@$(ROOT) $(VENV)/bin/pytest -q -n $(WORKERS) --dist loadfile vm-tests
 
 format: setup

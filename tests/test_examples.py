@@ -94,6 +94,7 @@ MACHINES: dict[str, Callable[[], Facts]] = {
     "static-from-lease": lambda: _saved("virtio-vm"),
     "bond-vlan": lambda: _with_tools(_saved("nvme-server")),
     "ipv6-only": lambda: replace(_saved("virtio-vm"), leases=()),
+    "packed-mirrors": lambda: _blank("PACKED-1"),
 }
 """What each is planned for."""
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import installer
 from installer.act.run import Runner
 from installer.model.errors import fail
+from installer.model.minisign import parse_public_key
 from installer.model.units import format_bytes
 
 SUITE = "bookworm"
@@ -62,15 +63,23 @@ PACKAGES = (
     *("busybox", "udev", "kmod", "unionfs-fuse", "usr-is-merged"),
     # the agent
     *("python3", "python3-parted", "python3-psutil", "python3-pyudev", "python3-requests"),
+    # signatures and frames of packed payloads
+    *("python3-nacl", "python3-zstandard"),
     "ca-certificates",
     # what it runs
     *("e2fsprogs", "xfsprogs", "btrfs-progs", "dosfstools", "fdisk", "mount", "efibootmgr"),
-    *("zstd", "xz-utils", "iproute2", "dhcpcd-base"),
+    *("zstd", "xz-utils", "squashfs-tools", "iproute2", "dhcpcd-base"),
     *("mdadm", "lvm2", "thin-provisioning-tools", "cryptsetup-bin", "f2fs-tools"),
     *("nvme-cli", "hdparm"),
     # systemd-cryptenroll, and what it loads to talk to a TPM
     *("systemd", "libtss2-esys-3.0.2-0", "libtss2-rc0"),
 )
+
+NIX_PACKAGES = ("nix-bin",)
+"""Nix, for payloads that are copied from a binary cache."""
+
+_NIX_KEEPS = ("usr/lib/*/libp11-kit*", "usr/lib/*/libicu*")
+"""What it loads of `_REMOVED`: libcurl wants GnuTLS, libarchive wants libxml2."""
 
 _EXCLUDED = ("doc", "info", "lintian", "locale", "man")
 """Folders of /usr/share that dpkg does not even unpack."""
@@ -107,6 +116,8 @@ _REMOVED = (
     *("usr/share/zoneinfo", "usr/share/zsh", "usr/share/pixmaps", "usr/share/common-licenses"),
     # 35 MB of Unicode tables for xfs_scrub alone
     *("usr/lib/*/libicu*", "usr/sbin/xfs_scrub*"),
+    # of Nix, what only a machine that builds and serves needs
+    *("usr/share/nix", "usr/share/icu"),
     *("usr/lib/python3.11/lib2to3", "usr/lib/python3.11/pydoc_data"),
     *("usr/lib/python3.11/ensurepip", "usr/lib/python3.11/distutils"),
     *("usr/lib/python3/dist-packages/pkg_resources", "usr/lib/python3/dist-packages/setuptools"),
@@ -184,6 +195,8 @@ def build_image(
     initrd: str = DEFAULT_INITRD,
     formats: Collection[str] = ("squashfs",),
     compression: int = 15,
+    nix: bool = False,
+    trusted_keys: Sequence[Path] = (),
     narrate: Narrate,
 ) -> ImageReport:
     """Build the boot environment in a folder: vmlinuz, initrd, image.json, and for each format
@@ -197,10 +210,14 @@ def build_image(
         initrd: of `INITRDS`.
         formats: of `FORMATS`.
         compression: zstd's level for root.squashfs, 1 to 22.
+        nix: with Nix in it, which copies closures.
+        trusted_keys: public keys of minisign; with any, the image installs nothing that none of
+            them signed.
         narrate: told each step.
 
     Raises:
-        InstallError: `image.build`, `tool.missing`, `command.failed` or `command.timeout`.
+        InstallError: `image.build`, `payload.key`, `tool.missing`, `command.failed` or
+            `command.timeout`.
     """
     if os.geteuid() != 0:
         raise fail(
@@ -209,6 +226,7 @@ def build_image(
             where="netinstall image build",
             hint="sudo netinstall image build …",
         )
+    keys = [_public_key(path) for path in trusted_keys]
     output.mkdir(parents=True, exist_ok=True)
     runner = Runner()
     # beside the result: it is moved there, and /tmp may be small
@@ -221,7 +239,10 @@ def build_image(
         runner.run(
             bootstrap_argv(
                 tree,
-                (kernel, *INITRDS[initrd].packages, *PACKAGES),
+                (
+                    *(kernel, *INITRDS[initrd].packages, *PACKAGES),
+                    *(NIX_PACKAGES if nix else ()),
+                ),
                 debian_mirrors(runner),
                 apt_options(runner),
             ),
@@ -242,6 +263,7 @@ def build_image(
         epoch = _epoch(tree / f"boot/vmlinuz-{version}")
         narrate("adding the agent")
         _add_agent(tree, runner)
+        _add_trust(tree, keys, epoch)
         narrate(f"making the initrd for {version} with {initrd}")
         _make_initrd(tree, version, INITRDS[initrd], runner, epoch)
         shutil.move(tree / f"boot/vmlinuz-{version}", work / "vmlinuz")
@@ -249,7 +271,7 @@ def build_image(
         # there is no secret in it, and dracut makes it readable by root only
         (work / "initrd").chmod(0o644)
         narrate("cleaning up")
-        _clean(tree, runner, epoch)
+        _clean(tree, runner, epoch, keep=_NIX_KEEPS if nix else ())
         results = ["vmlinuz", "initrd"]
         if "squashfs" in formats:
             narrate("packing root.squashfs")
@@ -427,6 +449,34 @@ def _add_agent(tree: Path, runner: Runner) -> None:
             (tree / "usr" / name).symlink_to("/bin/busybox")
 
 
+def _public_key(path: Path) -> str:
+    """Return the line of minisign.pub that is the key. Raises InstallError: `payload.key`."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise fail(
+            "payload.key",
+            f"{path} cannot be read: {error.strerror}",
+            where="--trusted-key",
+            hint="is the path right?",
+        ) from None
+    parse_public_key(text, str(path))
+    return text.removesuffix(b"\n").split(b"\n")[-1].decode()
+
+
+def _add_trust(tree: Path, keys: Sequence[str], epoch: int) -> None:
+    """Write what the image says of itself: its date, and whom it trusts."""
+    # pydantic, at the start of every verb
+    from installer.model.manifest import time_text  # noqa: PLC0415
+    from installer.model.trust import IMAGE_BUILT, IMAGE_KEYS  # noqa: PLC0415
+
+    built = tree / IMAGE_BUILT.lstrip("/")
+    built.parent.mkdir(exist_ok=True)
+    built.write_text(time_text(epoch) + "\n")
+    if keys:
+        (tree / IMAGE_KEYS.lstrip("/")).write_text("".join(f"{key}\n" for key in keys))
+
+
 def _make_initrd(
     tree: Path, version: str, system: InitrdSystem, runner: Runner, epoch: int
 ) -> None:
@@ -453,8 +503,8 @@ def _make_initrd(
     )
 
 
-def _clean(tree: Path, runner: Runner, epoch: int) -> None:
-    for pattern in _REMOVED:
+def _clean(tree: Path, runner: Runner, epoch: int, *, keep: Collection[str]) -> None:
+    for pattern in (name for name in _REMOVED if name not in keep):
         for path in tree.glob(pattern):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -531,6 +581,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="zstd's level for the squashfs; default: %(default)s",
     )
 
+    parser.add_argument(
+        "--nix", action="store_true", help="put Nix in, for payloads from a binary cache"
+    )
+    parser.add_argument(
+        "--trusted-key",
+        dest="trusted_keys",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="minisign.pub: install nothing but what this key signed; may be repeated",
+    )
+
 
 def run(arguments: argparse.Namespace, narrate: Narrate) -> None:
     """`netinstall image build`. Raises InstallError."""
@@ -541,6 +604,8 @@ def run(arguments: argparse.Namespace, narrate: Narrate) -> None:
         initrd=arguments.initrd,
         formats=arguments.formats,
         compression=arguments.compression,
+        nix=arguments.nix,
+        trusted_keys=arguments.trusted_keys,
         narrate=narrate,
     )
     for name, (size, digest) in report.files.items():

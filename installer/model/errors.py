@@ -72,7 +72,7 @@ CODES: dict[str, tuple[ExitCode, str]] = {
     "payload.hash": (ExitCode.PAYLOAD, "the payload is not the one that was announced"),
     "payload.truncated": (ExitCode.PAYLOAD, "the payload ended too early"),
     "payload.format": (ExitCode.PAYLOAD, "the payload is not the kind of archive it should be"),
-    "payload.hostile": (ExitCode.PAYLOAD, "the archive tries to write outside the target"),
+    "payload.hostile": (ExitCode.PAYLOAD, "the payload holds what may not be unpacked"),
     "payload.too-large": (ExitCode.PAYLOAD, "the unpacked payload does not fit"),
     "payload.not-nixos": (ExitCode.PAYLOAD, "the archive holds no NixOS system"),
     "payload.source": (ExitCode.PAYLOAD, "what is to be packed cannot be packed"),

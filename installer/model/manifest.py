@@ -65,6 +65,7 @@ Time = Annotated[str, AfterValidator(_time)]
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 Positive = Annotated[int, Field(ge=1, le=_MOST)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$")]
+Folder = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+@-]{1,64}){1,2}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+~()-]{0,127}$")]
 StorePath = Annotated[
     str, StringConstraints(pattern=r"^/nix/store/[0-9a-df-np-sv-z]{32}-[A-Za-z0-9+._?=-]{1,207}$")
@@ -115,6 +116,9 @@ class Archive(Strict):
     unpacked: Positive = Field(description="of the tar")
     usage: Count = Field(description="on a file system with blocks of 4 KiB")
     entries: Count = Field(description="members of the tar, folders twice")
+    folders: dict[Folder, Count] | None = Field(
+        None, max_length=64, description="of `usage`, what lies below these folders"
+    )
 
 
 class Frame(Strict):

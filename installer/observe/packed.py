@@ -180,6 +180,7 @@ def _facts(
         kernel=system.kernel if system else None,
         boot_modes=tuple(system.boot_modes) if system else (),
         filesystems=tuple(system.filesystems) if system else (),
+        folders=manifest.archive.folders or {},
         programs=tuple(system.programs) if system and system.programs is not None else None,
         rebuild=RebuildFacts(**system.rebuild.model_dump()) if system and system.rebuild else None,
     )

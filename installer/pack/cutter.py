@@ -1,5 +1,6 @@
 """Cutting a tar at its members: each frame is whole members of one kind."""
 
+import re
 from collections.abc import Callable
 
 from installer.act.payload.archive import (
@@ -21,6 +22,8 @@ END = bytes(2 * BLOCK)
 """The end-of-archive marker (POSIX.1-2017, pax, "ustar Interchange Format")."""
 
 _SPARSE_NAME = b"GNUSparseFile"
+_FOLDER = re.compile(rb"((?:(?:nix|var)/)?[A-Za-z0-9._+@-]{1,64})/")
+_FOLDERS_LIMIT = 64
 
 
 class Cutter:
@@ -41,6 +44,7 @@ class Cutter:
         self._in_frame = 0
         self.entries = 0
         self.unpacked = 0
+        self.folders: dict[str, int] = {}
         self.total: int | None = None
         """Bytes that will come, if it is known."""
 
@@ -82,7 +86,9 @@ class Cutter:
         self._sink(data)
 
     def _take(self, stream: Stream, member: Member, *, last: bool) -> None:
+        before = self.usage
         name = self._vetting.approve(member)
+        self._count(name, self.usage - before)
         self._turn(self._kind_of(member, last=last))
         whole = member.stored + padding(member.stored)
         stream.approve()
@@ -111,6 +117,14 @@ class Cutter:
             end = len(self._frame) - padding(member.stored)
             data = bytes(self._frame[end - member.stored : end])
         self._observer.saw(name, member, data)
+
+    def _count(self, name: bytes, usage: int) -> None:
+        """Note below which folder a member takes its room: one that may be a file system."""
+        match = _FOLDER.match(name)
+        if usage and match:
+            folder = f"/{match[1].decode()}"
+            if folder in self.folders or len(self.folders) < _FOLDERS_LIMIT:
+                self.folders[folder] = self.folders.get(folder, 0) + usage
 
     def _pass(self, stream: Stream, count: int, large: Large) -> None:
         self._sink = large.write

@@ -7,6 +7,7 @@ from installer.model.events import StepProgress
 from installer.model.units import format_bytes
 
 _BAR = 20
+_SHORT_BAR = 8
 
 
 @dataclass
@@ -37,19 +38,25 @@ class Pace:
 
 
 def progress_text(event: StepProgress) -> str:
-    """Return `[####----]  45 %  21.6 of 48.0 MiB  12.1 MiB/s  2 s left`, 71 columns at most."""
+    """Return `[####----]  45 %  21.6 of 48.0 MiB  12.1 MiB/s  2 s left`, 71 columns at most.
+
+    Where the slowest part of a pipeline is known, it stands at the end, and the bar is shorter.
+    """
     rate = f"{format_bytes(event.rate)}/s"
     if not event.total:
         return f"{format_bytes(event.done)}  {rate}"
     share = min(event.done / event.total, 1.0)
-    filled = int(share * _BAR)
+    bar = _BAR if event.bottleneck is None else _SHORT_BAR
+    filled = int(share * bar)
     words = [
-        f"[{'#' * filled}{'-' * (_BAR - filled)}] {int(share * 100):3d} %",
+        f"[{'#' * filled}{'-' * (bar - filled)}] {int(share * 100):3d} %",
         amount_text(event.done, event.total),
         rate,
     ]
     if event.seconds_left is not None and event.done < event.total:
         words.append(f"{left_text(event.seconds_left)} left")
+    if event.bottleneck is not None:
+        words.append(event.bottleneck)
     return "  ".join(words)
 
 

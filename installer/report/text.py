@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from installer.model.errors import CODES, ExitCode
 from installer.model.events import Failed
-from installer.model.facts import Disk, Dmi, Facts, ManifestFacts, Nic
+from installer.model.facts import Disk, Dmi, Facts, ManifestFacts
 from installer.model.filesystems import FILESYSTEMS, SWAP
 from installer.model.payload_steps import (
     CheckClosure,

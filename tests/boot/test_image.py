@@ -14,6 +14,8 @@ import pytest
 from installer.act.run import Runner
 from installer.boot import image
 from installer.model.errors import ExitCode, InstallError
+from installer.model.facts import ImageFacts
+from installer.observe import machine
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = Path(image.__file__).with_name("image-requirements.txt")
@@ -61,12 +63,16 @@ def test_what_the_boot_needs_is_not_taken_out(tmp_path: Path) -> None:
         "usr/lib/udev/rules.d/63-md-raid-arrays.rules",
         "usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so",
         "usr/lib/x86_64-linux-gnu/cryptsetup/libcryptsetup-token-systemd-tpm2.so",
+        "usr/lib/nix/libnixexpr.so",
+        "usr/bin/unsquashfs",
     )
     gone = (
         "usr/lib/systemd/systemd",
         "usr/lib/udev/rules.d/64-md-raid-assembly.rules",
         "usr/lib/udev/rules.d/69-lvm.rules",
     )
+    # what stays for Nix is told by the same words as what goes
+    assert set(image._NIX_KEEPS) < set(image._REMOVED)
     for name in (*kept, *gone):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -98,9 +104,6 @@ def test_pip_argv() -> None:
 
 SERVERS_OWN = {
     "aiohttp": ("aiohttp", ("boot/serve",)),
-    "zstandard": ("zstandard", ("pack",)),
-    # the agent does not look at signatures yet
-    "pynacl": ("nacl", ("pack", "model/minisign.py")),
 }
 """Packages that no machine needs while it is installed: what they are imported as, and where."""
 
@@ -158,6 +161,29 @@ def test_defaults() -> None:
         "squashfs",
         "nfs",
     ]
+
+
+def test_an_image_knows_its_date_and_whom_it_trusts(tmp_path: Path) -> None:
+    key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+    (tmp_path / "a.pub").write_text(f"untrusted comment: minisign public key\n{key}\n")
+    (tmp_path / "etc").mkdir()
+    image._add_trust(tmp_path, [], 1_790_000_000)
+    assert machine.image(tmp_path) == ImageFacts((), "2026-09-21T14:13:20Z")
+    image._add_trust(tmp_path, [image._public_key(tmp_path / "a.pub")], 1_790_000_000)
+    assert machine.image(tmp_path) == ImageFacts((key,), "2026-09-21T14:13:20Z")
+    (tmp_path / "etc/netinstall/trusted-keys").write_text("# nobody\n")
+    with pytest.raises(InstallError) as error:
+        machine.image(tmp_path)
+    assert str(error.value) == (
+        "error[payload.key]: /etc/netinstall/trusted-keys holds no key\n"
+        "  where: /etc/netinstall/trusted-keys\n"
+        "  try:   build the boot image again: netinstall image build --trusted-key minisign.pub"
+    )
+    (tmp_path / "etc/netinstall/trusted-keys").write_text(f"{key}\nRWabc\n")
+    with pytest.raises(InstallError, match="trusted-keys is no public key of minisign"):
+        machine.image(tmp_path)
+    with pytest.raises(InstallError, match=r"b\.pub cannot be read: No such file or directory"):
+        image._public_key(tmp_path / "b.pub")
 
 
 def test_the_memory_that_is_needed() -> None:

@@ -27,7 +27,7 @@ from installer.act.payload.system import installed_system
 from installer.act.run import Program, Runner
 from installer.model.errors import InstallError, fail
 from installer.model.payload_steps import CheckClosure, CopyClosure
-from installer.model.units import format_bytes, format_seconds
+from installer.model.units import MIB, format_bytes, format_seconds
 from installer.model.urls import redacted
 from installer.observe.payload import delays
 
@@ -38,7 +38,9 @@ _COPY_PATH = 100
 _FILE_TRANSFER = 101
 _PROGRESS = 105
 _TICK = 0.25
-_INFO_SECONDS = 600.0
+_ANSWER_LIMIT = 16 * MIB
+"""Bytes of `nix path-info --json`: about 1 KiB for each path, of which a system has thousands."""
+
 _CONFIGURATION = "etc/nixos"
 _CHANNELS = "nix/var/nix/profiles/per-user/root/channels"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -199,8 +201,15 @@ class _Work:
                 )
                 if code:
                     return self._failure(said, code)
+                if answer.seek(0, os.SEEK_END) > _ANSWER_LIMIT:
+                    raise fail(
+                        "payload.too-large",
+                        f"the closure of {self._step.toplevel} has more store paths than a system",
+                        where=self.shown,
+                        hint="is this the toplevel of a system?",
+                    )
                 answer.seek(0)
-                out = answer.read().decode()
+                out = answer.read().decode("utf-8", "replace")
             return None
 
         self._patiently(ask, lambda: 0)
@@ -422,9 +431,26 @@ def _follow(event: Mapping[str, Any], said: _Said, running: dict[int, str], done
 
 def _sizes(text: str) -> dict[str, int]:
     """Read the answer of `nix path-info --json`: a list, or since Nix 2.19 an object."""
-    found = json.loads(text)
-    rows = found.items() if isinstance(found, dict) else ((row["path"], row) for row in found)
-    return {path: int((row or {}).get("narSize", 0)) for path, row in rows}
+
+    def small(row: dict[str, Any]) -> dict[str, Any]:
+        # of the rest, references and signatures are most
+        return (
+            {key: row[key] for key in ("path", "narSize") if key in row}
+            if "narSize" in row
+            else row
+        )
+
+    try:
+        found = json.loads(text, object_hook=small)
+        rows = found.items() if isinstance(found, dict) else ((row["path"], row) for row in found)
+        return {str(path): int((row or {}).get("narSize", 0)) for path, row in rows}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise fail(
+            "command.failed",
+            "nix path-info answers in a form that is not understood",
+            where="asking the cache for the closure",
+            hint="Nix 2.8 to 2.31 are: which one is in the boot image? (nix --version)",
+        ) from None
 
 
 def _copy_writable(source: Path, place: Path) -> None:

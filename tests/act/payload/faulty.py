@@ -54,7 +54,7 @@ async def answer(  # noqa: PLR0912 - a row of faults
     asked = re.search(r"^range: bytes=(\d+)-(\d*)\r$", head, re.MULTILINE | re.IGNORECASE)
     file = FOLDER / path.lstrip("/")
     fault = next_fault() if path.endswith(".tar.zst") else {}
-    {"connection": number, "path": path, "range": asked and asked[0][7:-1], "fault": fault}
+    said = {"connection": number, "path": path, "range": asked and asked[0][7:-1], "fault": fault}
     if "die" in fault:
         os._exit(0)
     if not file.is_file() or "status" in fault or "redirect" in fault:
@@ -62,6 +62,7 @@ async def answer(  # noqa: PLR0912 - a row of faults
         more = f"Location: {fault['redirect']}\r\n" if "redirect" in fault else ""
         writer.write(f"HTTP/1.1 {status} x\r\n{more}Content-Length: 0\r\n\r\n".encode())
         await writer.drain()
+        tell({**said, "sent": 0})
         return True
     content = file.read_bytes()
     total, start, end = len(content), 0, len(content)
@@ -108,11 +109,17 @@ async def answer(  # noqa: PLR0912 - a row of faults
             await reader.read(1)  # until the client has gone
         return limit is None
     finally:
-        pass
+        tell({**said, "sent": sent})
+
+
+def tell(what: object) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 async def main() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    tell(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
 

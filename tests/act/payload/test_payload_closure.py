@@ -358,5 +358,16 @@ def test_all_is_asked_before_a_disk_is_touched(made: Made, tmp_path: Path) -> No
         ({"keys": (made.key,), "cache": "http://127.0.0.1:1/"}, "network.lost"),
     ):
         with pytest.raises(InstallError) as error:
-            check(made, **rules)  # type: ignore[arg-type]
+            check(made, **rules)
         assert error.value.problems[0].code == code
+
+
+def test_answers_of_older_and_newer_nix() -> None:
+    path = f"/nix/store/{'0' * 32}-x"
+    # Nix 2.8, Nix 2.26, and a path that is there without more being known
+    assert closure._sizes(f'[{{"path": "{path}", "narSize": 5, "references": []}}]') == {path: 5}
+    assert closure._sizes(f'{{"{path}": {{"narSize": 5, "references": []}}}}') == {path: 5}
+    assert closure._sizes(f'{{"{path}": null}}') == {path: 0}
+    for answer in ("", "[1]", '[{"narSize": 1}]', "7", f'{{"{path}": {{"narSize": "many"}}}}'):
+        with pytest.raises(InstallError, match="in a form that is not understood"):
+            closure._sizes(answer)

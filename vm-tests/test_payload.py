@@ -1,0 +1,114 @@
+"""A signed, packed payload: installed although a mirror lies, refused if nobody vouches for it."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from lab import disk, report, sample
+from lab.bench import Bench
+from lab.boot_server import BootServer
+from lab.network import UserNetwork
+from lab.vm import Nic, Vm
+from nacl.signing import SigningKey
+
+from installer.model.manifest import Manifest
+from installer.pack.payload import Wishes, pack
+from installer.pack.sign import SecretKey
+
+pytestmark = pytest.mark.vm
+
+SECRET = SecretKey(b"netinst1", bytes(range(32)))
+PUBLIC = base64.b64encode(
+    b"Ed" + SECRET.number + SigningKey(SECRET.seed).verify_key.encode()
+).decode()
+
+ANSWERS = f"""
+version = 1
+
+[payload]
+manifest = "@BASE@/first/sample.json"
+mirrors = ["@BASE@/second"]
+
+[payload.trust]
+public-keys = ["{PUBLIC}"]
+
+[system]
+install = "rebuild"
+
+[[disks]]
+match = {{ serial = "netinstall-root" }}
+
+[[disks.partitions]]
+size = "rest"
+mount = "/"
+"""
+
+
+def packed(folder: Path) -> Manifest:
+    """Pack the sample system into a folder, signed."""
+    wishes = Wishes(str(sample.tarball()), folder, name="sample", key=SECRET, level=3)
+    return pack(wishes, lambda _text: None, lambda _done, _total: None)
+
+
+def machine(bench: Bench, server: BootServer) -> Vm:
+    return Vm(
+        firmware="uefi",
+        memory=1024,
+        disks=(bench.disk("4G", serial="netinstall-root", canary=True),),
+        nics=(Nic(UserNetwork(bootfile=server.ipxe(), hostname="rack7.example.test")),),
+    )
+
+
+def test_a_mirror_that_serves_wrong_frames_is_named_and_left(bench: Bench, tmp_path: Path) -> None:
+    manifest = packed(tmp_path)
+    server = BootServer(bench.web)
+    server.answers(
+        ANSWERS.replace("@BASE@", bench.web.base).replace("match", "wipe = 'force'\nmatch")
+    )
+    right = (tmp_path / "sample.tar.zst").read_bytes()
+    wrong = bytearray(right)
+    frame = next(frame for frame in manifest.frames if frame.kind == "files")
+    wrong[frame.offset + frame.length // 2] ^= 1
+    for place, archive in (("first", bytes(wrong)), ("second", right)):
+        for name in ("sample.json", "sample.json.minisig"):
+            bench.web.publish(f"/{place}/{name}", tmp_path / name)
+        bench.web.publish(f"/{place}/sample.tar.zst", archive)
+    vm = machine(bench, server)
+    booted = bench.boot(vm)
+    failures = [r"INSTALLATION FAILED"]
+    booted.console.expect(r"WILL BE DESTROYED", 240, fail_on=failures)
+    booted.console.expect(r"first/sample\.tar\.zst is not used any more", 120, fail_on=failures)
+    booted.console.expect(r"INSTALLED in", 400, fail_on=failures)
+    assert booted.wait_for_exit(60) == "reboot"
+    texts = [str(event.get("text", "")) for event in bench.web.reports]
+    number = manifest.frames.index(frame)
+    assert (
+        f"{bench.web.base}/first/sample.tar.zst is not used any more: frame {number} (bytes "
+        f"{frame.offset} to {frame.offset + frame.length - 1}) is not the one of the manifest"
+    ) in texts
+
+    installed = bench.boot(vm.without_network_boot())
+    up = report.wait(installed.console, 180)
+    assert up["configured_from"] == "rebuilt"
+    assert up["nix"]["verify"] == "ok"
+
+
+def test_a_manifest_that_was_changed_leaves_the_disk_alone(bench: Bench, tmp_path: Path) -> None:
+    packed(tmp_path)
+    server = BootServer(bench.web)
+    server.answers(
+        ANSWERS.replace("@BASE@", bench.web.base).replace("match", "wipe = 'force'\nmatch")
+    )
+    text = (tmp_path / "sample.json").read_bytes()
+    for place in ("first", "second"):
+        bench.web.publish(f"/{place}/sample.json", text.replace(b"26.05", b"26.06"))
+        bench.web.publish(f"/{place}/sample.json.minisig", tmp_path / "sample.json.minisig")
+    vm = machine(bench, server)
+    before = disk.fingerprint(vm.disks[0].image)
+    booted = bench.boot(vm)
+    booted.console.expect(r"INSTALLATION FAILED", 240, fail_on=[r"WILL BE DESTROYED"])
+    booted.console.expect(r"payload\.signature", 30)
+    booted.kill()
+    assert disk.fingerprint(vm.disks[0].image) == before
