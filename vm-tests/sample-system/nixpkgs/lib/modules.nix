@@ -95,6 +95,7 @@ let
   types = rec {
     bool = simple "boolean" builtins.isBool;
     int = simple "signed integer" builtins.isInt;
+    float = simple "floating point number" builtins.isFloat;
     str = simple "string" isString;
     path = simple "absolute path" (
       value: builtins.isPath value || (isString value && builtins.substring 0 1 value == "/")
@@ -143,6 +144,7 @@ let
         else
           right.merge location definitions;
     };
+    addCheck = type: check: type // { check = value: type.check value && check value; };
     # A value that is converted before `final` sees it.
     coercedTo = from: convert: final: {
       inherit (final) description;
