@@ -5,7 +5,6 @@ let
   inherit (builtins)
     all
     attrNames
-    concatLists
     concatMap
     concatStringsSep
     elem
@@ -101,11 +100,11 @@ let
       value: builtins.isPath value || (isString value && builtins.substring 0 1 value == "/")
     );
     package = simple "package" (value: isAttrs value || isString value || builtins.isPath value);
-    raw = simple "raw value" (value: true);
+    raw = simple "raw value" (_: true);
     lines = {
       description = "strings concatenated with \"\\n\"";
       check = isString;
-      merge = location: definitions: concatStringsSep "\n" (map (d: d.value) definitions);
+      merge = _: definitions: concatStringsSep "\n" (map (d: d.value) definitions);
     };
     strMatching =
       pattern:
@@ -163,7 +162,10 @@ let
         concatMap (
           d:
           builtins.genList (
-            i: mergeDefinitions (location ++ [ "[${toString (i + 1)}]" ]) inner [ (d // { value = builtins.elemAt d.value i; }) ]
+            i:
+            mergeDefinitions (location ++ [ "[${toString (i + 1)}]" ]) inner [
+              (d // { value = builtins.elemAt d.value i; })
+            ]
           ) (length d.value)
         ) definitions;
     };
@@ -184,7 +186,7 @@ let
     # Any value; attribute sets are merged, lists concatenated.
     anything = {
       description = "anything";
-      check = value: true;
+      check = _: true;
       merge =
         location: definitions:
         if all (d: isAttrs d.value && !(d.value ? type && d.value.type == "derivation")) definitions then
@@ -379,11 +381,11 @@ let
           concatMap (content: pushDown (definition // { value = content; })) value.contents
         else if isType "if" value then
           map (
-            d: d // { value = mapAttrs (name: content: mkIf value.condition content) d.value; }
+            d: d // { value = mapAttrs (_: content: mkIf value.condition content) d.value; }
           ) (pushDown (definition // { value = value.content; }))
         else if isType "override" value then
           map (
-            d: d // { value = mapAttrs (name: content: mkOverride value.priority content) d.value; }
+            d: d // { value = mapAttrs (_: content: mkOverride value.priority content) d.value; }
           ) (pushDown (definition // { value = value.content; }))
         else
           [ definition ];
