@@ -16,7 +16,7 @@ let
 
   system =
     modules:
-    import "${pkgs.path}/nixos/lib/eval-config.nix" {
+    import (pkgs.path + "/nixos/lib/eval-config.nix") {
       system = null;
       modules = modules ++ [ { nixpkgs.pkgs = lib.mkDefault pkgs; } ];
     };

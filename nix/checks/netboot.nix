@@ -5,7 +5,7 @@ let
   inherit (pkgs) lib;
   evaluate =
     modules:
-    (import "${pkgs.path}/nixos/lib/eval-config.nix" {
+    (import (pkgs.path + "/nixos/lib/eval-config.nix") {
       system = null;
       modules = modules ++ [ { nixpkgs.pkgs = pkgs; } ];
     }).config.system.build;

@@ -152,6 +152,18 @@ in
       description = "When the payload must no longer be installed.";
     };
 
+    built = mkOption {
+      type = types.ints.between 1 4294967295;
+      default = cfg.flake.lastModified or 1;
+      defaultText = lib.literalMD "when the flake was last modified, or 1";
+      example = lib.literalExpression "self.lastModified";
+      description = ''
+        Seconds since 1970 that the manifest gives as the payload's date, which
+        `payload.trust.minimum-built` of an answer file looks at. The time of the build would make
+        two builds differ.
+      '';
+    };
+
     configuration = mkOption {
       type = types.nullOr types.path;
       default = null;
@@ -252,6 +264,7 @@ in
         tar --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --format=posix \
           --pax-option=delete=atime,delete=ctime -C / -rf system.tar \
           --files-from=<(sed 's,^/,,' ${closure}/store-paths)
+        export SOURCE_DATE_EPOCH=${toString cfg.built}
         netinstall payload pack system.tar --output $out --name ${cfg.name} \
           --compression ${toString cfg.compression} ${
             lib.optionalString (cfg.expires != null) "--expires ${cfg.expires}"

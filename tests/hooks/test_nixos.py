@@ -1,8 +1,8 @@
 """The NixOS module: what it hands to both kinds of stage 1.
 
 Evaluated by the real Nix, with the few functions of nixpkgs' library that it uses stood in for:
-nixpkgs itself is too large for this, and needs a newer Nix than Debian 12 has. (Where one is at hand,
-tests/nix evaluates the whole boot environment with it.)
+nixpkgs itself is too large for this, and needs a newer Nix than Debian 12 has. (Where one is at
+hand, tests/nix evaluates the whole boot environment with it.)
 """
 
 import json

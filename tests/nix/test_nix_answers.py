@@ -21,7 +21,9 @@ LIBS = [SAMPLE_LIB, *([Path(NIXPKGS, "lib")] if NIXPKGS else [])]
 MINIMAL = """{
   payload.url = "http://192.0.2.1/system.tar.zst";
   payload.sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-  disks = [ { match.serial = "S3Z2NB0K123456X"; partitions = [ { size = "rest"; mount = "/"; } ]; } ];
+  disks = [
+    { match.serial = "S3Z2NB0K123456X"; partitions = [ { size = "rest"; mount = "/"; } ]; }
+  ];
 }"""
 
 pytestmark = pytest.mark.parametrize("lib", LIBS, ids=["sample", "nixpkgs"][: len(LIBS)])
@@ -74,7 +76,7 @@ def test_values_of_several_modules_become_one_file(lib: Path) -> None:
         lib,
         MINIMAL,
         '{ finish.on-success = "poweroff"; payload.verify = "stream"; }',
-        '{ disks = [ { match.serial = "B"; partitions = [ { size = "rest"; mount = "/b"; } ]; } ]; }',
+        '{ disks = [ { match.serial = "B"; partitions = [ { size = "1 GiB"; } ]; } ]; }',
     )
     assert len(found["disks"]) == 2
     # what was not given is left to the agent, and the version to the schema

@@ -56,45 +56,47 @@ def _used(scope: Node, *, besides: Node | None = None) -> set[str]:
 def _dead(root: Node) -> Iterator[str]:
     for node in _below(root):
         if node.type == "let_expression":
-            for binding in (
-                each for part in node.children if part.type == "binding_set" for each in part.children
-            ):
-                if binding.type == "binding":
-                    path = binding.child_by_field_name("attrpath")
-                    names = [_text(path.children[0])] if path is not None else []
-                elif binding.type in ("inherit", "inherit_from"):
-                    listed = next(c for c in binding.children if c.type == "inherited_attrs")
-                    names = [_text(each) for each in listed.children]
-                else:
-                    continue
-                used = _used(node, besides=binding)
-                for name in names:
-                    if name not in used:
-                        yield f"line {binding.start_point[0] + 1}: {name} is bound and never used"
+            yield from _dead_bindings(node)
         elif node.type == "function_expression":
-            for part in node.children:
-                if part.type == "identifier" and node.child_by_field_name("universal") == part:
-                    name = _text(part)
-                    if not name.startswith("_") and name not in _used(node):
-                        yield f"line {part.start_point[0] + 1}: the argument {name} is never used"
-                elif part.type == "formals":
-                    for formal in (each for each in part.children if each.type == "formal"):
-                        name = _text(formal.children[0])
-                        if name not in _used(node, besides=formal):
-                            yield f"line {formal.start_point[0] + 1}: {name} is never used"
+            yield from _dead_arguments(node)
+
+
+def _dead_bindings(let: Node) -> Iterator[str]:
+    sets = [part for part in let.children if part.type == "binding_set"]
+    for binding in (each for part in sets for each in part.children):
+        if binding.type == "binding":
+            path = binding.child_by_field_name("attrpath")
+            names = [_text(path.children[0])] if path is not None else []
+        elif binding.type in ("inherit", "inherit_from"):
+            listed = next(each for each in binding.children if each.type == "inherited_attrs")
+            names = [_text(each) for each in listed.children]
+        else:
+            continue
+        for name in sorted(set(names) - _used(let, besides=binding)):
+            yield f"line {binding.start_point[0] + 1}: {name} is bound and never used"
+
+
+def _dead_arguments(function: Node) -> Iterator[str]:
+    whole = function.child_by_field_name("universal")
+    formals = function.child_by_field_name("formals")
+    # x: … as well as x@{ … }: …; an underscore says that it is meant
+    name = "_" if whole is None else _text(whole)
+    if not name.startswith("_") and name not in _used(function):
+        yield f"line {function.start_point[0] + 1}: the argument {name} is never used"
+    for formal in formals.children if formals is not None else []:
+        if formal.type == "formal" and _text(formal.children[0]) not in _used(
+            function, besides=formal
+        ):
+            yield f"line {formal.start_point[0] + 1}: {_text(formal.children[0])} is never used"
 
 
 def _untidy(source: bytes) -> Iterator[str]:
     text = source.decode()
     if not text.endswith("\n") or text.endswith("\n\n"):
         yield "it does not end with exactly one newline"
-    strings = [
-        node for node in _below(_tree(source)) if node.type.endswith("string_expression")
-    ]
+    strings = [node for node in _below(_tree(source)) if node.type.endswith("string_expression")]
     inside = {
-        row
-        for node in strings
-        for row in range(node.start_point[0] + 1, node.end_point[0] + 1)
+        row for node in strings for row in range(node.start_point[0] + 1, node.end_point[0] + 1)
     }
     long_strings = {node.end_point[0] for node in strings if node.end_point[1] > LONGEST_LINE}
     blank = False
@@ -149,6 +151,7 @@ def test_it_is_laid_out_as_the_others(path: Path) -> None:
         ("x: y: y", ["x"]),
         ("_: y: { inherit y; }", []),
         ("a@{ b, ... }: a", ["b"]),
+        ("a@{ b, ... }: b", ["a"]),
     ],
 )
 def test_what_is_dead_is_found(source: str, dead: list[str]) -> None:
@@ -169,3 +172,16 @@ def test_what_is_untidy_is_found(source: str) -> None:
 def test_long_strings_may_stay_whole() -> None:
     assert list(_untidy(b'"' + b"x" * 140 + b'"\n')) == []
     assert list(_untidy(b"''\n   odd\n''\n")) == []
+
+
+@pytest.mark.parametrize("page", ["nixos.md", "payload.md"])
+def test_what_the_documents_show_parses(page: str, tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"^```nix\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert blocks
+    for block in blocks:
+        (tmp_path / "block.nix").write_text(block)
+        done = instantiate("--parse", str(tmp_path / "block.nix"))
+        assert done.returncode == 0, done.stderr
+        assert list(_dead(_tree(block.encode()))) == []
