@@ -5,7 +5,6 @@ let
   inherit (builtins)
     all
     attrNames
-    concatLists
     concatMap
     concatStringsSep
     elem
@@ -95,16 +94,17 @@ let
   types = rec {
     bool = simple "boolean" builtins.isBool;
     int = simple "signed integer" builtins.isInt;
+    float = simple "floating point number" builtins.isFloat;
     str = simple "string" isString;
     path = simple "absolute path" (
       value: builtins.isPath value || (isString value && builtins.substring 0 1 value == "/")
     );
     package = simple "package" (value: isAttrs value || isString value || builtins.isPath value);
-    raw = simple "raw value" (value: true);
+    raw = simple "raw value" (_: true);
     lines = {
       description = "strings concatenated with \"\\n\"";
       check = isString;
-      merge = location: definitions: concatStringsSep "\n" (map (d: d.value) definitions);
+      merge = _: definitions: concatStringsSep "\n" (map (d: d.value) definitions);
     };
     strMatching =
       pattern:
@@ -143,6 +143,7 @@ let
         else
           right.merge location definitions;
     };
+    addCheck = type: check: type // { check = value: type.check value && check value; };
     # A value that is converted before `final` sees it.
     coercedTo = from: convert: final: {
       inherit (final) description;
@@ -161,7 +162,10 @@ let
         concatMap (
           d:
           builtins.genList (
-            i: mergeDefinitions (location ++ [ "[${toString (i + 1)}]" ]) inner [ (d // { value = builtins.elemAt d.value i; }) ]
+            i:
+            mergeDefinitions (location ++ [ "[${toString (i + 1)}]" ]) inner [
+              (d // { value = builtins.elemAt d.value i; })
+            ]
           ) (length d.value)
         ) definitions;
     };
@@ -182,7 +186,7 @@ let
     # Any value; attribute sets are merged, lists concatenated.
     anything = {
       description = "anything";
-      check = value: true;
+      check = _: true;
       merge =
         location: definitions:
         if all (d: isAttrs d.value && !(d.value ? type && d.value.type == "derivation")) definitions then
@@ -377,11 +381,11 @@ let
           concatMap (content: pushDown (definition // { value = content; })) value.contents
         else if isType "if" value then
           map (
-            d: d // { value = mapAttrs (name: content: mkIf value.condition content) d.value; }
+            d: d // { value = mapAttrs (_: content: mkIf value.condition content) d.value; }
           ) (pushDown (definition // { value = value.content; }))
         else if isType "override" value then
           map (
-            d: d // { value = mapAttrs (name: content: mkOverride value.priority content) d.value; }
+            d: d // { value = mapAttrs (_: content: mkOverride value.priority content) d.value; }
           ) (pushDown (definition // { value = value.content; }))
         else
           [ definition ];

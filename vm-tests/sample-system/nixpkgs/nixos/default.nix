@@ -5,7 +5,7 @@
 }:
 let
   lib = import ../lib;
-  pkgs = import ../. { };
+  pkgs = import ../. { inherit system; };
   evaluated = lib.evalModules {
     modules = import ./modules/module-list.nix ++ [ configuration ];
     specialArgs = {

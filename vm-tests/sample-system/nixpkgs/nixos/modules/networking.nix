@@ -21,7 +21,7 @@ let
       type = types.nullOr type;
       default = null;
     };
-  settings = names: types.submodule { options = lib.genAttrs names (name: nullable types.raw); };
+  settings = names: types.submodule { options = lib.genAttrs names (_: nullable types.raw); };
 
   macAddress = types.strMatching "([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}";
   ipv4 = types.strMatching "[0-9]{1,3}([.][0-9]{1,3}){3}";
