@@ -242,7 +242,7 @@ let
   ini =
     name: values:
     let
-      given = lib.filterAttrs (key: value: value != null && value != [ ]) values;
+      given = lib.filterAttrs (_: value: value != null && value != [ ]) values;
       shown =
         value:
         if value == true then
