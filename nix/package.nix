@@ -18,7 +18,6 @@
   kmod,
   lvm2,
   mdadm,
-  nix,
   nvme-cli,
   systemd,
   thin-provisioning-tools,
@@ -102,9 +101,6 @@ let
       tree-sitter-toml
       zstandard
     ];
-
-    # packing a store path asks nix-store
-    makeWrapperArgs = [ "--suffix PATH : ${lib.makeBinPath [ nix ]}" ];
 
     pythonImportsCheck = [ "installer.cli" ];
 

@@ -87,8 +87,8 @@ def test_a_payload_is_packed_from_a_closure(tmp_path: Path) -> None:
     store = ["nix-store", "--store", str(tmp_path / "root")]
     paths = subprocess.run([*store, "-qR", top], check=True, capture_output=True, text=True).stdout
     (closure / "store-paths").write_text(paths)
-    with (closure / "registration").open("wb") as out:
-        subprocess.run([*store, "--dump-db", *paths.split()], check=True, stdout=out)
+    with (closure / "registration").open("wb") as registration:
+        subprocess.run([*store, "--dump-db", *paths.split()], check=True, stdout=registration)
     (tmp_path / "configuration.nix").write_text("{ }\n")
     script = _evaluated(f"""
     (lib.evalModules {{
