@@ -79,15 +79,11 @@ def test_a_mirror_that_serves_wrong_frames_is_named_and_left(bench: Bench, tmp_p
     booted = bench.boot(vm)
     failures = [r"INSTALLATION FAILED"]
     booted.console.expect(r"WILL BE DESTROYED", 240, fail_on=failures)
-    booted.console.expect(r"first/sample\.tar\.zst is not used any more", 120, fail_on=failures)
     booted.console.expect(r"INSTALLED in", 400, fail_on=failures)
     assert booted.wait_for_exit(60) == "reboot"
-    texts = [str(event.get("text", "")) for event in bench.web.reports]
     number = manifest.frames.index(frame)
-    assert (
-        f"{bench.web.base}/first/sample.tar.zst is not used any more: frame {number} (bytes "
-        f"{frame.offset} to {frame.offset + frame.length - 1}) is not the one of the manifest"
-    ) in texts
+    said = f"first/sample.tar.zst is not used any more: frame {number} (bytes "
+    assert any(said in str(event.get("text", "")) for event in bench.web.reports)
 
     installed = bench.boot(vm.without_network_boot())
     up = report.wait(installed.console, 180)

@@ -64,8 +64,8 @@ async def answer(  # noqa: PLR0912 - a row of faults
         await writer.drain()
         tell({**said, "sent": 0})
         return True
-    content = file.read_bytes()
-    total, start, end = len(content), 0, len(content)
+    total = file.stat().st_size
+    start, end = 0, total
     status = "200 OK"
     if asked and "whole" not in fault:
         start = int(asked[1])
@@ -73,7 +73,9 @@ async def answer(  # noqa: PLR0912 - a row of faults
         start += fault.get("shift", 0)
         end -= min(fault.get("short", 0), end - start - 1)
         status = "206 Partial Content"
-    body = bytearray(content[start:end])
+    with file.open("rb") as stream:
+        stream.seek(start)
+        body = bytearray(stream.read(end - start))
     if "flip" in fault:
         body[fault["flip"] % len(body)] ^= 1
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Accept-Ranges: bytes"]

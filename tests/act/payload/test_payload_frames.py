@@ -32,6 +32,7 @@ from installer.model.units import MIB
 pytestmark = pytest.mark.root
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
 COPY = "copy archive and manifest of one packing to the server again"
 
 
@@ -590,3 +591,33 @@ def test_a_bomb_ends_where_it_was_announced_to(tmp_path: Path) -> None:
     (problem,) = refused(changed, [str(path)], tmp_path / "t")
     assert "frame 5 ends in the middle of data/bomb" in problem.what
     assert not (tmp_path / "t/data/bomb").exists()
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_whatever_the_payload_is(tmp_path: Path) -> None:
+    files = {**system_files(), b"data/big": noise(1, 100 * MIB)}
+    files |= {b"data/%05d" % number: noise(number, 6 * MIB) for number in range(30)}
+    files |= {b"data/small-%05d" % number: b"" for number in range(20_000)}
+    made = payload(plain_frames(files, per_frame=200), {})
+    (tmp_path / "demo.json").write_bytes(made.text)
+    code = """
+import resource, sys
+from pathlib import Path
+from installer.act import payload
+from installer.act.narrator import Narrator
+from installer.act.run import Runner
+from installer.model.payload_steps import UnpackFrames
+from installer.observe.manifest import load
+step = UnpackFrames(sys.argv[1], (), None, {"/": 2**40}, None, 8, 20, 120)
+manifest = load(Path(sys.argv[2]).read_bytes(), "demo.json")
+payload.unpack_packed(step, manifest, Path(sys.argv[3]), Runner(), Narrator(lambda event: None))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    (tmp_path / "t").mkdir()
+    with faulty(made, tmp_path / "a") as server:
+        url = server.url.replace(".tar.zst", ".json")
+        argv = [sys.executable, "-c", code, url, str(tmp_path / "demo.json"), str(tmp_path / "t")]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) * 1024 < 128 * MIB
+    assert (tmp_path / "t/data/big").stat().st_size == 100 * MIB
