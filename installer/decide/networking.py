@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from textwrap import wrap
 
 from installer.decide import cards
@@ -16,6 +15,7 @@ from installer.model.errors import Problem
 from installer.model.facts import Facts, Lease, Lease6, Nic
 from installer.model.network import Bond, Bridge, Network, Vlan
 from installer.model.plan import PlannedLink, PlannedNetwork
+from installer.model.units import format_moment
 
 _COMMENT = 90
 """Columns of a comment's text."""
@@ -137,17 +137,13 @@ def _settings(
 
 def _head(facts: Facts, links: Sequence[Link], *, others: bool) -> list[str]:
     """Say when and from what the file was made."""
-    when = f" on {_moment(facts.observed)}" if facts.observed is not None else ""
+    when = f" on {format_moment(facts.observed)}" if facts.observed is not None else ""
     lines = [f"Written by netinstall{when}."]
     lines += [f"{link.name}: {'; '.join(_origin(link))}." for link in links if not link.master]
     if others:
         lines.append(f"All {'other ' if links else ''}interfaces ask a DHCP server.")
     # lines that long are read by nobody
     return [part for line in lines for part in wrap(line, _COMMENT, subsequent_indent="  ")]
-
-
-def _moment(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _leased(link: Link) -> list[str]:
@@ -163,7 +159,7 @@ def _leased(link: Link) -> list[str]:
         card = f" ({link.card.mac})" if link.card is not None else ""
         said = f"{kind} of {lease.interface}{card}, made static"
         by = f" by {lease.server}" if isinstance(lease, Lease) and lease.server else ""
-        on = f" on {_moment(lease.taken)}" if lease.taken is not None else ""
+        on = f" on {format_moment(lease.taken)}" if lease.taken is not None else ""
         if by or on:
             said += f", given{by}{on}"
         words.append(said + f", read from {lease.source or 'the boot environment'}")

@@ -1,7 +1,8 @@
-"""Sizes: how people write them, how we print them."""
+"""Sizes and times: how people write them, how we print them."""
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 MIB = 1024**2
 GIB = 1024**3
@@ -106,3 +107,14 @@ def format_seconds(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def format_moment(when: datetime) -> str:
+    """Print a moment in UTC, to the second; one without a zone is taken as UTC already."""
+    if when.tzinfo is not None:
+        try:
+            when = when.astimezone(UTC)
+        except OverflowError:
+            # the first or last hours that there are: a clock that nobody set
+            when = when.replace(tzinfo=UTC)
+    return when.replace(tzinfo=None).isoformat(" ", "seconds") + " UTC"
