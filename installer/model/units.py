@@ -110,5 +110,11 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_moment(when: datetime) -> str:
-    """Write a time that knows its zone, in UTC: `2026-11-21 12:00:00 UTC`."""
-    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    """Print a moment in UTC, to the second; one without a zone is taken as UTC already."""
+    if when.tzinfo is not None:
+        try:
+            when = when.astimezone(UTC)
+        except OverflowError:
+            # the first or last hours that there are: a clock that nobody set
+            when = when.replace(tzinfo=UTC)
+    return when.replace(tzinfo=None).isoformat(" ", "seconds") + " UTC"

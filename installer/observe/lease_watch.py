@@ -81,6 +81,11 @@ def _missing(root: Path, boot: Mapping[str, bool], waited: float) -> str:
         silent = [] if leased or (routed and waited > _BOTH_SECONDS) else ["any interface"]
     if silent:
         return ", ".join(silent)
+    for (name, protocol), state in states.items():
+        # another card with a cable: its lease may be the one that the answer file names
+        linked = protocol == "link" and state.values.get("ifcarrier") == "up" and name not in boot
+        if linked and not good(name, "dhcp") and waited < ROUTER_SECONDS:
+            return name
     for name in boot or sorted({interface for interface, _ in states}):
         if not good(name, "ra"):
             if waited < ROUTER_SECONDS:

@@ -1,5 +1,7 @@
 """Sizes as people write and read them."""
 
+from datetime import UTC, datetime, timedelta, timezone
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from installer.model.units import (
     Percent,
     Rest,
     format_bytes,
+    format_moment,
     format_seconds,
     parse_bytes,
     parse_size,
@@ -61,3 +64,17 @@ def test_format_bytes(count: int, text: str) -> None:
 )
 def test_format_seconds(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [
+        (datetime(2026, 11, 21, 13, 5, 7, 999, tzinfo=UTC), "2026-11-21 13:05:07 UTC"),
+        (datetime(2026, 11, 21, 13, 5, tzinfo=timezone(timedelta(hours=2))),
+         "2026-11-21 11:05:00 UTC"),
+        (datetime(2026, 11, 21, 13, 5), "2026-11-21 13:05:00 UTC"),  # noqa: DTZ001
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2))), "0001-01-01 00:00:00 UTC"),
+    ],
+)  # fmt: skip
+def test_format_moment(when: datetime, text: str) -> None:
+    assert format_moment(when) == text
