@@ -187,6 +187,8 @@ CONTENTS = (
         echo ${set##*/} >/sys/class/block/${a#/dev/}/bcache/attach
         cached=$(readlink -f /sys/class/block/${a#/dev/}/bcache/dev)
         old_ext4 /dev/${cached##*/}; old_mount /dev/${cached##*/}
+        # at each flush bcache writes to its cache; what is read-only is not flushed (fs/sync.c)
+        mount -o remount,ro /run/old/$n
         """,
         (r"is mounted at /run/old/@",),
         disks=2,

@@ -116,7 +116,8 @@ class Matrix:
             planned.check(plan, planned.inspect(self.agent, plan), self.disks)
             shapes.append(plan.shape())
         assert shapes[0] == shapes[1]
-        assert self.changed() <= {*own}
+        others = self.changed() - {*own}
+        assert not others, f"changed, and not named: {sorted(others)}"
         self.remember(own)
 
     def remember(self, names: Sequence[str] | None = None) -> None:
