@@ -209,24 +209,23 @@ def _make_shares(material: Material, cores: int) -> None:
         _into(path, f'{" ".join(_TAR)} -C "$1" -T "$2"', material.tree, listed)
 
 
-def _make_compressed_shares(material: Material, cores: int) -> None:
-    _make_shares(material, cores)
-    for plain, path in zip(
-        material.halves("tar", cores), material.halves("tar.zst", cores), strict=True
-    ):
-        _into(path, f'zstd -q -T0 -{LEVEL} -c < "$1"', plain)
-
-
 def _make_frames(material: Material, cores: int) -> None:
+    """Our own frames, as files that `zstd -d` takes: folders, attributes, a share for each core."""
     _make_packed(material, cores)
-    paths = material.halves("zst", cores)
-    if all(path.exists() for path in paths):
-        return
     frames = json.loads(material.manifest.read_text())["frames"]
+    if any(frame["kind"] == "links" for frame in frames):
+        sys.exit("the tree has hard links: choose another source")
+    files = [frame for frame in frames if frame["kind"] == "files"]
+    parts = {
+        material.folder / f"{kind}.zst": [frame for frame in frames if frame["kind"] == kind]
+        for kind in ("folders", "attributes")
+    } | {path: files[number::cores] for number, path in enumerate(material.halves("zst", cores))}
     data = material.manifest.with_name("bench.tar.zst").read_bytes()
-    for number, path in enumerate(paths):
+    for path, chosen in parts.items():
+        if path.exists():
+            continue
         with path.open("wb") as out:
-            for frame in frames[number::cores]:
+            for frame in chosen:
                 out.write(data[frame["offset"] : frame["offset"] + frame["length"]])
 
 
@@ -237,7 +236,7 @@ _MAKERS: dict[str, Callable[[Material, int], None]] = {
     "gz": _made_by("tar.gz", "gzip -6 -n"),
     "xz": _made_by("tar.xz", "xz -6 -T0"),
     "squashfs": _make_squashfs,
-    "shares": _make_compressed_shares,
+    "shares": _make_shares,
     "frames": _make_frames,
     "cache": lambda _material, _cores: None,
 }
