@@ -1,92 +1,404 @@
-"""Unpacking: the agent's way against `curl | zstd -d | tar x`, side by side in one run.
+"""Unpacking: the agent's way, other ways and the bounds, side by side in one run.
 
-    python benchmarks/unpack.py [PAYLOAD.tar.zst] [--pairs 5]
+    python benchmarks/material.py FOLDER
+    python benchmarks/unpack.py FOLDER [--pairs 5] [--only NAME ...] [--rate MBIT] [--save FILE]
 
-Needs root (owners are restored) and curl. Both read the same file from the same HTTP server on
-loopback and unpack it into fresh folders of one file system; each pair runs one after the other,
-in turn, so that both see the same page cache. Ours also hashes the payload and vets each member.
+Needs root, curl and what material.py needs. Every run unpacks onto a fresh ext4 on a loop device
+(its image in `--disk`), from a server on loopback that reads from page cache, and ends with the
+flush of that file system. Each pair is a run of ours and a run of the other, in turn. Memory is
+the sum of the peaks (VmHWM) of all processes of a run; the kernel's own threads are not counted.
 """
 
 import argparse
-import shutil
+import contextlib
+import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "vm-tests")]
+from material import MIB, Material
 
-from lab import sample  # noqa: E402
-from lab.http import HttpServer  # noqa: E402
-from lab.network import UserNetwork  # noqa: E402
+HERE = Path(__file__).resolve().parent
+CORES = os.cpu_count() or 1
+_SAMPLE_SECONDS = 0.1
 
-from installer.act import payload  # noqa: E402
-from installer.act.narrator import Narrator  # noqa: E402
-from installer.act.run import Runner  # noqa: E402
-from installer.model.plan import UnpackPayload  # noqa: E402
-
-
-def ours(url: str, target: Path) -> None:
-    """The step of a plan that unpacks."""
-    step = UnpackPayload(url, None, {"/": 2**50}, None, 30)
-    payload.unpack(step, target, Runner(), Narrator(lambda _event: None), None)
+# as an installer for a NixOS would write it by hand
+_TAR = 'tar -xpC "$2" --numeric-owner'
+_OURS_TAR = (
+    'tar -x --blocking-factor=256 -p --same-owner --numeric-owner --xattrs --xattrs-include="*" '
+    '--delay-directory-restore --warning=no-timestamp -C "$2"'
+)
 
 
-def shell(url: str, target: Path) -> None:
-    """What people write by hand."""
-    subprocess.run(
-        [
-            "bash",
-            "-o",
-            "pipefail",
-            "-c",
-            'curl -sf "$1" | zstd -dc | tar -xpC "$2"',
-            "-",
-            url,
-            target,
-        ],
-        check=True,
+@dataclass(frozen=True)
+class Run:
+    """Seconds of the clock with and without the last flush, of the processors, and bytes."""
+
+    seconds: float
+    unflushed: float
+    cpu: float
+    memory: int
+    agent: int
+    """Of the first process: the agent, or a shell."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to unpack; `argv` takes the server's address and the target."""
+
+    name: str
+    label: str
+    argv: Callable[[str, Path, Material], Sequence[object]]
+    bound: bool = False
+    waits: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def _shell(script: str) -> Callable[[str, Path, Material], Sequence[object]]:
+    """`$1` is the server, `$2` the target, `$3` the material's folder."""
+    return lambda url, target, material: (
+        "bash",
+        "-o",
+        "pipefail",
+        "-c",
+        script,
+        "-",
+        url,
+        target,
+        material.folder,
     )
 
 
-def timed(work: Callable[[str, Path], None], url: str, folder: Path) -> float:
-    """Seconds, without the time that removing takes."""
-    target = Path(tempfile.mkdtemp(dir=folder))
+def _each(script: str) -> str:
+    """Run a script with `$n` for every core, at once."""
+    return f"for n in {' '.join(map(str, range(CORES)))}; do {script} & done; wait"
+
+
+_NIX_CONFIG = """
+extra-experimental-features = nix-command
+build-users-group =
+substituters =
+require-sigs = false
+"""
+
+WAYS = (
+    Way(
+        "ours",
+        "`unpack-frames`, 4 connections",
+        lambda url, target, _: (
+            sys.executable,
+            HERE / "agent.py",
+            f"{url}/bench.json",
+            target,
+        ),
+        waits=True,
+    ),
+    Way(
+        "zstd",
+        "`curl \\| zstd -d \\| tar x`",
+        _shell(f'curl -sf "$1/plain.tar.zst" | zstd -dc | {_TAR}'),
+    ),
+    Way(
+        "gzip",
+        "`curl \\| tar xz`, `chown -R`",
+        _shell(f'curl -sf "$1/plain.tar.gz" | {_TAR} -z && chown -R 0:0 "$2"'),
+    ),
+    Way(
+        "xz",
+        "`curl \\| xz -d \\| tar x`",
+        _shell(f'curl -sf "$1/plain.tar.xz" | xz -dc | {_TAR}'),
+    ),
+    Way(
+        "squashfs",
+        "`unsquashfs` (file in page cache)",
+        _shell('unsquashfs -q -n -f -d "$2" "$3/web/plain.squashfs" >/dev/null'),
+    ),
+    Way(
+        "nix",
+        "`nix copy` from a binary cache",
+        lambda url, target, material: (
+            "nix",
+            "copy",
+            "--from",
+            f"{url}/cache",
+            "--to",
+            f"local?root={target}",
+            "--no-check-sigs",
+            *material.paths,
+        ),
+        environment=(("NIX_USER_CONF_FILES", "/dev/null"), ("NIX_CONFIG", _NIX_CONFIG)),
+    ),
+    Way(
+        "ftar",
+        "FAI's `ftar` (file in page cache)",
+        lambda _url, target, material: (
+            "bash",
+            os.environ.get("FTAR", "/usr/sbin/ftar"),
+            "-s",
+            material.folder / "fai",
+            "-t",
+            target,
+            "-c",
+            "BENCH",
+            "/",
+        ),
+    ),
+    Way(
+        "one-tar",
+        "one tar, nothing compressed",
+        _shell(f'{_OURS_TAR} -f "$3/web/plain.tar"'),
+        bound=True,
+    ),
+    Way(
+        "tars",
+        f"{CORES} tars, nothing compressed",
+        _shell(_each(f'{_OURS_TAR} -f "$3/share$n"of{CORES}.tar')),
+        bound=True,
+    ),
+    Way(
+        "decompress",
+        f"decompress only, {CORES} times `zstd -d`",
+        _shell(_each(f'zstd -dcq "$3/share$n"of{CORES}.zst >/dev/null')),
+        bound=True,
+    ),
+    Way(
+        "both",
+        f"our frames by {CORES} times `zstd -d \\| tar x`, not verified",
+        _shell(
+            f'zstd -dcq "$3/folders.zst" | {_OURS_TAR};'
+            + _each(f'zstd -dcq "$3/share$n"of{CORES}.zst | {_OURS_TAR}')
+            + f'; zstd -dcq "$3/attributes.zst" | {_OURS_TAR}'
+        ),
+        bound=True,
+    ),
+    Way(
+        "write",
+        "raw write of as many bytes",
+        _shell('dd if="$3/web/plain.tar" of="$2/raw" bs=1M status=none'),
+        bound=True,
+    ),
+)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: int) -> Iterator[Callable[[], Path]]:
+    """Give a function that makes a fresh ext4 on a loop device, and mounts it."""
+    image, target = folder / "disk.img", folder / "target"
+    target.mkdir()
+
+    def umount() -> None:
+        if os.path.ismount(target):
+            subprocess.run(["umount", target], check=True)
+
+    def fresh() -> Path:
+        umount()
+        image.unlink(missing_ok=True)
+        with image.open("wb") as file:
+            file.truncate(size)
+        # the inode tables now, not by a thread of the kernel in the middle of a run
+        options = ["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"]
+        subprocess.run(["mkfs.ext4", *options, image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, target], check=True)
+        os.sync()
+        return target
+
+    try:
+        yield fresh
+    finally:
+        umount()
+        image.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def served(folder: Path, rate: float | None) -> Iterator[str]:
+    """Start the server, in a process of its own."""
+    argv = [sys.executable, str(HERE / "server.py"), str(folder)]
+    argv += ["--rate", str(rate)] if rate else []
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            port = process.stdout.readline() if process.stdout is not None else ""
+            yield f"http://127.0.0.1:{int(port)}"
+        finally:
+            process.terminate()
+
+
+class _Peaks(threading.Thread):
+    """Looks at all descendants of a process now and then."""
+
+    def __init__(self, root: int) -> None:
+        super().__init__(daemon=True)
+        self.peaks: dict[int, int] = {}
+        self._root = root
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(_SAMPLE_SECONDS):
+            waiting = [self._root]
+            while waiting:
+                pid = waiting.pop()
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    status = Path(f"/proc/{pid}/status").read_text()
+                    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+                    self.peaks[pid] = max(peak, self.peaks.get(pid, 0))
+                    for task in Path(f"/proc/{pid}/task").iterdir():
+                        waiting += map(int, (task / "children").read_text().split())
+
+
+def measured(way: Way, url: str, target: Path, material: Material) -> Run:
+    """Run a way to its end."""
+    environment = {**os.environ, **dict(way.environment)}
+    process = subprocess.Popen(
+        [str(word) for word in way.argv(url, target, material)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if way.waits else subprocess.DEVNULL,
+        stderr=None if way.waits else subprocess.PIPE,
+        env=environment,
+    )
+    peaks = _Peaks(process.pid)
+    peaks.start()
+    before = 0.0
+    if way.waits and process.stdout is not None:
+        before = float(process.stdout.readline().split()[1])
     begun = time.monotonic()
-    work(url, target)
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"go\n")
+            process.stdin.close()
+    said = process.stderr.read() if process.stderr is not None else b""
+    try:
+        _, status, used = os.wait4(process.pid, 0)
+    except BaseException:
+        process.kill()
+        raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unflushed = time.monotonic() - begun
+    peaks.over.set()
+    subprocess.run(["sync", "-f", str(target)], check=True)
     seconds = time.monotonic() - begun
-    shutil.rmtree(target)
-    return seconds
+    peaks.join()
+    if process.returncode:
+        sys.exit(f"{way.name} ended with {process.returncode}:\n{said.decode(errors='replace')}")
+    cpu = used.ru_utime + used.ru_stime - before
+    return Run(seconds, unflushed, cpu, sum(peaks.peaks.values()), peaks.peaks.get(process.pid, 0))
+
+
+def count(target: Path) -> int:
+    """How many files and links there are: all ways must agree."""
+    store = target / "nix/store"
+    return sum(len(names) for place, _, names in os.walk(store) if "/.links" not in place)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Least, median and most."""
+    middle = statistics.median(values)
+    return f"{min(values):.{digits}f} / {middle:.{digits}f} / {max(values):.{digits}f}"
+
+
+def row(way: Way, pairs: Sequence[tuple[Run, Run]]) -> str:
+    """A line of the table; pairs of ours and the other."""
+    others = [other for _, other in pairs]
+    ratios = spread([ours.seconds / other.seconds for ours, other in pairs])
+    memory = max(run.memory for run in others) / MIB
+    return (
+        f"| {way.label} | {spread([run.seconds for run in others], 1)} | {ratios} | "
+        f"{statistics.median(run.cpu for run in others):.1f} | {memory:.0f} | {len(pairs)} |"
+    )
 
 
 def main() -> None:
-    """Print the ratio of each pair, then least, median and most."""
+    """Print each run, then the table."""
+    # so that disks are unmounted and servers ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("payload", type=Path, nargs="?", help="the sample system by default")
+    parser.add_argument("folder", type=Path, help="what material.py made")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where to unpack (a temporary folder)")
+    names = [way.name for way in WAYS[1:]]
+    parser.add_argument("--only", action="append", choices=names)
+    parser.add_argument("--few", type=int, default=0, help="pairs of xz, nix and ftar")
+    parser.add_argument("--rate", type=float, help="the link, in Mbit/s of the file's bytes")
+    parser.add_argument("--disk", type=Path, help="where the image of the disk is made")
+    parser.add_argument("--disk-size", type=int, default=8192, help="MiB")
+    parser.add_argument("--save", type=Path, help="write all runs there, as JSON")
     arguments = parser.parse_args()
-    source = arguments.payload or sample.tarball()
-    ratios = []
+    material = Material(arguments.folder.resolve())
+    fai = material.folder / "fai/BENCH.tar.zst"
+    if not fai.exists():
+        fai.parent.mkdir(exist_ok=True)
+        fai.symlink_to(material.file("tar.zst"))
+    chosen = [way for way in WAYS[1:] if not arguments.only or way.name in arguments.only]
+    pairs: dict[str, list[tuple[Run, Run]]] = {way.name: [] for way in chosen}
+    files: dict[str, int] = {}
+    rate = arguments.rate * 1e6 / 8 if arguments.rate else None
     with (
-        tempfile.TemporaryDirectory(dir=arguments.folder) as name,
-        HttpServer(UserNetwork()) as web,
+        tempfile.TemporaryDirectory(dir=arguments.disk) as name,
+        mounted(Path(name), arguments.disk_size * MIB) as fresh,
+        served(material.folder / "web", rate) as url,
     ):
-        url = web.publish("/payload", source).replace("10.0.2.2", "127.0.0.1")
-        for work in (shell, ours):
-            timed(work, url, Path(name))  # warms the page cache
-        for _ in range(arguments.pairs):
-            theirs, mine = timed(shell, url, Path(name)), timed(ours, url, Path(name))
-            ratios.append(mine / theirs)
-            print(f"shell {theirs:6.2f} s   ours {mine:6.2f} s   ratio {ratios[-1]:.2f}")
+
+        def run(way: Way) -> Run:
+            target = fresh()
+            result = measured(way, url, target, material)
+            if way.name not in ("decompress", "write"):
+                files[way.name] = count(target)
+            print(
+                f"{way.name:10} {result.seconds:7.2f} s ({result.unflushed:.2f} before the flush) "
+                f"{result.cpu:6.1f} CPU s {result.memory / MIB:5.0f} MiB "
+                f"(first process {result.agent / MIB:.0f})",
+                flush=True,
+            )
+            return result
+
+        for number in range(arguments.pairs):
+            for way in chosen:
+                slow = way.name in ("xz", "nix", "ftar")
+                if slow and arguments.few and number >= arguments.few:
+                    continue
+                ours = run(WAYS[0])
+                pairs[way.name].append((ours, run(way)))
+    if len(set(files.values())) > 1:
+        sys.exit(f"not everybody made as many files: {files}")
+    for made in set(files.values()):
+        print(
+            f"\n{made} files and links, {material.file('tar').stat().st_size / MIB:.0f} MiB of tar"
+        )
+    mine = [pair[0] for each in pairs.values() for pair in each]
     print(
-        f"ratio: least {min(ratios):.2f}, median {statistics.median(ratios):.2f}, "
-        f"most {max(ratios):.2f}"
+        f"ours: {spread([run.seconds for run in mine], 1)} s, "
+        f"{statistics.median(run.cpu for run in mine):.1f} CPU s, "
+        f"{max(run.memory for run in mine) / MIB:.0f} MiB, the agent alone "
+        f"{max(run.agent for run in mine) / MIB:.0f} MiB"
     )
+    archive = material.manifest.with_name("bench.tar.zst").stat().st_size
+    if rate:
+        needs = archive / rate
+        print(
+            f"the link needs {needs:.2f} s for ours ({archive / MIB:.0f} MiB): "
+            f"{spread([run.unflushed / needs for run in mine], 3)} before the flush, "
+            f"{spread([run.seconds / needs for run in mine], 3)} with it"
+        )
+    print("\n| | seconds: least / median / most | ours against it | CPU s | MiB | pairs |")
+    print("|---|---|---|---|---|---|")
+    for way in chosen:
+        if pairs[way.name]:
+            print(row(way, pairs[way.name]))
+    if arguments.save:
+        document = {
+            "rate": arguments.rate,
+            "archive": archive,
+            "pairs": {
+                name: [[asdict(ours), asdict(other)] for ours, other in each]
+                for name, each in pairs.items()
+            },
+        }
+        arguments.save.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
