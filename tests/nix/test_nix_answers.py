@@ -76,7 +76,8 @@ def test_values_of_several_modules_become_one_file(lib: Path) -> None:
         lib,
         MINIMAL,
         '{ finish.on-success = "poweroff"; payload.verify = "stream"; }',
-        '{ disks = [ { match.serial = "B"; partitions = [ { size = "1 GiB"; mount = "/srv"; } ]; } ]; }',
+        '{ disks = [ { match.serial = "B"; '
+        'partitions = [ { size = "1 GiB"; mount = "/srv"; } ]; } ]; }',
     )
     assert len(found["disks"]) == 2
     # what was not given is left to the agent, and the version to the schema

@@ -265,7 +265,7 @@ let
     + ini "Link" n.linkConfig
     + ini "Network" (
       n.networkConfig
-      // lib.filterAttrs (key: value: value != null && value != [ ]) {
+      // lib.filterAttrs (_: value: value != null && value != [ ]) {
         Address = n.address ++ toList n.networkConfig.Address;
         DHCP = if n.DHCP != null then n.DHCP else n.networkConfig.DHCP;
         DNS = n.dns ++ toList n.networkConfig.DNS;
@@ -464,7 +464,7 @@ in
     environment.etc = lib.mkMerge [
       (lib.mkIf real (
         unitFiles "network" networkUnit (
-          lib.filterAttrs (name: n: n.enable) config.systemd.network.networks
+          lib.filterAttrs (_: n: n.enable) config.systemd.network.networks
         )
         // unitFiles "netdev" netdevUnit config.systemd.network.netdevs
       ))
