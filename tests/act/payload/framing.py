@@ -33,7 +33,7 @@ def payload(
 ) -> Payload:
     """Make a payload of frames: each a kind and its members. The end of the archive is added."""
     archive = b""
-    described = []
+    described: list[dict[str, Any]] = []
     for number, (kind, members) in enumerate(frames):
         plain = b"".join(members) + (END if number == len(frames) - 1 else b"")
         data = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(plain)
