@@ -34,18 +34,15 @@ let
   rendered =
     pkgs.runCommand "netinstall-boot-server"
       {
-        nativeBuildInputs = [
-          cfg.package
-          pkgs.jq
-        ];
-        site = builtins.toJSON site;
+        nativeBuildInputs = [ cfg.package ];
+        site = builtins.toJSON (lib.recursiveUpdate site { http.root = "${placeholder "out"}/http"; });
         passAsFile = [ "site" ];
       }
       ''
         mkdir -p $out/http $out/tftp
         cp -rs ${published}/. $out/http/
         chmod -R u+w $out/http
-        jq --arg http $out/http '.http.root = $http' "$sitePath" > $out/site.json
+        cp $sitePath $out/site.json
         netinstall boot render $out/site.json --for ipxe --output $out/http
         ${lib.optionalString (cfg.backend == "pixiecore") ''
           netinstall boot render $out/site.json --for pixiecore --output $out/http

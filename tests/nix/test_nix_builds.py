@@ -14,11 +14,7 @@ from nix_files import ROOT, SAMPLE_LIB, instantiate
 
 PRELUDE = f"""
 let
-  lib = import {SAMPLE_LIB} // {{
-    literalExpression = text: text;
-    literalMD = text: text;
-    escapeShellArg = text: "'" + text + "'";
-  }};
+  lib = import {SAMPLE_LIB};
   runCommand = name: environment: script: {{ inherit name environment script; }};
 in
 """
@@ -76,6 +72,72 @@ def test_grub_makes_the_loader_and_takes_its_configuration(tmp_path: Path, seria
     loader = (out / "bootx64.efi").read_bytes()
     assert loader.startswith(b"MZ")
     assert text.encode() in loader
+
+
+@pytest.mark.parametrize("backend", ["dnsmasq", "pixiecore", "none"])
+def test_a_boot_server_writes_all_that_it_hands_out(tmp_path: Path, backend: str) -> None:
+    image = tmp_path / "image"
+    image.mkdir()
+    about = {"files": {"root.squashfs": {"bytes": 1, "sha256": "0" * 64}}}
+    (image / "image.json").write_text(json.dumps(about))
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / "image").symlink_to(image)
+    ipxe = tmp_path / "ipxe"
+    ipxe.mkdir()
+    for name in ("undionly.kpxe", "ipxe.efi"):
+        (ipxe / name).write_text(name)
+    call = f"""
+    (lib.evalModules {{
+      modules = [
+        {ROOT}/nix/modules/server.nix
+        {{
+          options = lib.genAttrs [ "assertions" "environment" "networking" "system" "systemd" ] (
+            _: lib.mkOption {{ type = lib.types.anything; }}
+          );
+        }}
+        {{
+          options.services = lib.genAttrs [ "dnsmasq" "nfs" "nginx" "pixiecore" ] (
+            _: lib.mkOption {{ type = lib.types.anything; default = {{ }}; }}
+          );
+          config.services.netinstall = {{
+            enable = true;
+            grub = true;
+            backend = "{backend}";
+            site = {{
+              http.url = "http://192.0.2.1:8080";
+              answers = "http://192.0.2.1:8080/answers/";
+              tftp.address = "192.0.2.1";
+              nfs = {{ server = "192.0.2.1"; path = "/srv/nfs/netinstall"; }};
+              dhcp.interface = "lan0";
+              dhcp.subnet = "192.0.2.0/24";
+              dhcp.range = {{ first = "192.0.2.100"; last = "192.0.2.199"; }};
+              images = [ {{ name = "netinstall"; folder = "image"; }} ];
+              hosts = [ {{ mac = "52:54:00:12:34:56"; ip = "192.0.2.10"; }} ];
+            }};
+          }};
+        }}
+      ];
+      specialArgs.pkgs = {{
+        inherit runCommand;
+        formats.toml = _: {{ type = lib.types.anything; }};
+        callPackage = _: _: "/netinstall";
+        linkFarm = _: _: "{published}";
+        ipxe = "{ipxe}";
+      }};
+    }}).config.system.build.netinstallServer"""
+    placeholder = _evaluated('builtins.placeholder "out"')
+    # Nix puts the result's path in its place when it builds
+    site = _evaluated(f"{call}.environment.site").replace(placeholder, str(tmp_path / "out"))
+    (tmp_path / "site").write_text(site)
+    out = _run(_evaluated(f"{call}.script"), tmp_path, sitePath=str(tmp_path / "site"))
+    assert "root.squashfs" in (out / "http/ipxe/default.ipxe").read_text()
+    assert (out / "http/image/image.json").exists()
+    assert (out / "tftp/load-kernel.cfg").exists()
+    assert "/srv/nfs/netinstall 192.0.2.0/24" in (out / "exports").read_text()
+    assert (out / "dnsmasq.conf").exists() == (backend == "dnsmasq")
+    documents = out / "http/pixiecore/v1/boot/52:54:00:12:34:56"
+    assert documents.exists() == (backend == "pixiecore")
 
 
 @pytest.mark.root

@@ -11,6 +11,7 @@ let
 
   attrs = rec {
     inherit (builtins) mapAttrs;
+    mapAttrs' = f: set: listToAttrs (map (name: f name set.${name}) (attrNames set));
     mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
     filterAttrs =
       keep: set:
@@ -57,6 +58,7 @@ let
     inherit (builtins) concatStringsSep replaceStrings;
     concatMapStringsSep = separator: f: list: concatStringsSep separator (map f list);
     concatMapStrings = concatMapStringsSep "";
+    concatStrings = concatStringsSep "";
     concatLines = lines: concatStringsSep "" (map (line: "${line}\n") lines);
     hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
     optionalString = condition: text: if condition then text else "";
