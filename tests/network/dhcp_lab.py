@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -208,4 +208,8 @@ def lab(folder: Path) -> Iterator[Lab]:
     finally:
         made.close()
         for name in (made.server, made.client):
+            # helpers of what had to be killed; dhcpcd has four
+            for pid in run("ip", "netns", "pids", name).split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
             subprocess.run(["ip", "netns", "delete", name], check=False)

@@ -53,7 +53,7 @@ def test_a_switch_announces_itself(here: Lab, sockets: Path) -> None:
         found.update(neighbours(run("lldpctl", "-u", machine, "-f", "json0")))
         return "eth0" in found and found["eth0"].port == "Gi1/0/7"
 
-    until(told, 30, "announcement")
+    until(told, 90, "announcement")
     one = found["eth0"]
     assert one.system == "sw-7.example.net"
     assert (one.port, one.port_description) == ("Gi1/0/7", "rack-3")

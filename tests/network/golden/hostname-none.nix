@@ -1,5 +1,6 @@
 # Written by netinstall.
-# enp3s0: the DHCP lease of eth0 (52:54:00:00:00:02), made static, given by 192.0.2.1, read from dhcpcd.
+# enp3s0: the DHCP lease of eth0 (52:54:00:00:00:02), made static, given by 192.0.2.1, read
+#   from dhcpcd.
 { ... }:
 {
   networking = {
