@@ -405,3 +405,20 @@ def test_a_tarball_with_a_name_twice_is_refused(tmp_path: Path) -> None:
         "  try:   unpack the archive as root, and pack the folder\n"
     )
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_room_is_told_by_folder(tmp_path: Path) -> None:
+    for name in ("nix/store/x/a", "nix/store/y", "nix/var/b", "var/lib/c", "home/d", "e"):
+        path = tmp_path / "s" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 5000)
+    made = packed(tmp_path / "s", tmp_path / "out")
+    # two blocks for each file, one for each folder in it; those of / are not told
+    assert made.archive.folders == {
+        "/home": 8192,
+        "/nix": 8192,
+        "/nix/store": 20480,
+        "/nix/var": 8192,
+        "/var": 4096,
+        "/var/lib": 8192,
+    }
