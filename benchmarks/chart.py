@@ -18,8 +18,10 @@ def draw(rows: Sequence[tuple[str, str, Sequence[float]]]) -> str:
     longest = max(max(values) for _, _, values in rows)
     height = _TOP + _ROW * len(rows) + 14
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDTH + 80}" '
-        f'height="{height}" font-family="sans-serif" font-size="13">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDTH + 80}" '
+            f'height="{height}" font-family="sans-serif" font-size="13">'
+        ),
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         f'<text x="{_LEFT}" y="20" fill="#333">seconds, median; the line is least to most</text>',
     ]
@@ -31,13 +33,19 @@ def draw(rows: Sequence[tuple[str, str, Sequence[float]]]) -> str:
         )
         centre = top + 9
         parts += [
-            f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end" fill="#222">'
-            f"{html.escape(label)}</text>",
+            (
+                f'<text x="{_LEFT - 8}" y="{top + 14}" text-anchor="end" fill="#222">'
+                f"{html.escape(label)}</text>"
+            ),
             f'<rect x="{_LEFT}" y="{top}" width="{middle:.1f}" height="18" fill="{colour}"/>',
-            f'<line x1="{_LEFT + low:.1f}" x2="{_LEFT + high:.1f}" y1="{centre}" y2="{centre}" '
-            'stroke="#222"/>',
-            f'<text x="{_LEFT + high + 6:.1f}" y="{top + 14}" fill="#222">'
-            f"{statistics.median(values):.1f}</text>",
+            (
+                f'<line x1="{_LEFT + low:.1f}" x2="{_LEFT + high:.1f}" y1="{centre}" y2="{centre}" '
+                'stroke="#222"/>'
+            ),
+            (
+                f'<text x="{_LEFT + high + 6:.1f}" y="{top + 14}" fill="#222">'
+                f"{statistics.median(values):.1f}</text>"
+            ),
         ]
     return "\n".join([*parts, "</svg>", ""])
 
