@@ -234,7 +234,7 @@ _MAKERS: dict[str, Callable[[Material, int], None]] = {
     "tar": _make_plain,
     "zst": _made_by("tar.zst", f"zstd -q -T0 -{LEVEL} -c"),
     "gz": _made_by("tar.gz", "gzip -6 -n"),
-    "xz": _made_by("tar.xz", "xz -6 -T0"),
+    "xz": _made_by("tar.xz", "xz -1 -T0"),
     "squashfs": _make_squashfs,
     "shares": _make_shares,
     "frames": _make_frames,

@@ -118,9 +118,11 @@ class _Shared(Vetting):
         elif before is not None and kind != "folders":
             raise odd(number, f"holds {show(name)} a second time")
         folder = name.rpartition(b"/")[0]
-        if kind != "folders" and folder and self._made.get(folder) is None:
+        # the folder of the member before was looked at then
+        if kind != "folders" and folder not in (b"", self._folder) and not self._made.get(folder):
             raise odd(number, f"holds {show(name)} in a folder that no frame of folders made")
-        return self.approve(member)
+        self._approve(member, name)
+        return name
 
     def target(self, member: Member) -> bytes:
         """The name that a hard link leads to, without `./` and the like."""

@@ -1,5 +1,6 @@
 """What an archive may do: every member is approved before GNU tar sees it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -31,6 +32,9 @@ _INLINE_TARGET = 59
 """ext4 keeps a symbolic link of up to 59 bytes in its inode (Documentation/filesystems/ext4)."""
 
 _HINT = "do not use this archive; make it again with tar -C ROOT -c . (never with -P)"
+
+_SLASH = ord("/")
+_ODD = re.compile(rb"/[/.]")
 
 _Kind = Literal["file", "symbolic link", "directory"]
 
@@ -75,6 +79,11 @@ class Vetting:
             InstallError: `payload.hostile`, `payload.format` or `payload.too-large`.
         """
         name = self._clean(member.name, member)
+        self._approve(member, name)
+        return name
+
+    def _approve(self, member: Member, name: bytes) -> None:
+        """See `approve`; `name` is the clean one."""
         folder, _, _ = name.rpartition(b"/")
         if name and folder != self._folder:
             self._through(folder, member)
@@ -94,7 +103,6 @@ class Vetting:
         # a payload of ours names every folder twice: first to make it, last for its attributes
         if not before == kind == "directory":
             self._count(member, name)
-        return name
 
     def too_large(self) -> InstallError | None:
         """Say what does not fit, if anything."""
@@ -126,6 +134,13 @@ class Vetting:
             raise error
 
     def _clean(self, path: bytes, member: Member) -> bytes:
+        if len(path) <= COMPONENT_LIMIT:
+            name = path.removeprefix(b"./")
+            if member.kind == "directory":
+                name = name.removesuffix(b"/")
+            # nearly all names are like this, and need not be taken apart
+            if name and name[0] not in b"./" and name[-1] != _SLASH and not _ODD.search(name):
+                return name
         if path.startswith(b"/"):
             raise _hostile(member, f"has the absolute path {show(path)}")
         if not path or len(path) > NAME_LIMIT:
