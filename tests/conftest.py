@@ -1,5 +1,6 @@
 """Marks that need more than a plain user say why they skip; in CI nothing may skip."""
 
+import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
@@ -21,6 +22,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("CI") == "true":
                 pytest.fail(reason)
             pytest.skip(reason)
+
+
+_CLONE_NEWNS = 0x00020000  # linux/sched.h
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _mounts_of_its_own() -> None:
+    """Let no worker see what another one mounts.
+
+    `ip netns exec` gives its program a copy of all mounts: a daemon that one worker starts would
+    keep the file system of another one's loop device in use after it was unmounted.
+    """
+    if os.geteuid() != 0:
+        return
+    # os.unshare exists from Python 3.12 on
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare of mounts")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 @pytest.fixture
