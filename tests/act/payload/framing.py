@@ -33,7 +33,7 @@ def payload(
     **changes: Any,
 ) -> Payload:
     """Make a payload of frames: each a kind and its members. The end of the archive is added."""
-    archive = b""
+    archive = bytearray()
     described: list[dict[str, Any]] = []
     for number, (kind, members) in enumerate(frames):
         plain = b"".join(members) + (END if number == len(frames) - 1 else b"")
@@ -70,7 +70,7 @@ def payload(
         **changes,
     }
     text = json.dumps(document).encode()
-    return Payload(load(text, "demo.json"), text, archive, files or {})
+    return Payload(load(text, "demo.json"), text, bytes(archive), files or {})
 
 
 def noise(seed: int, size: int) -> bytes:
