@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,7 @@ def payload(
     **changes: Any,
 ) -> Payload:
     """Make a payload of frames: each a kind and its members. The end of the archive is added."""
-    archive = b""
+    archive = bytearray()
     described: list[dict[str, Any]] = []
     for number, (kind, members) in enumerate(frames):
         plain = b"".join(members) + (END if number == len(frames) - 1 else b"")
@@ -69,14 +70,12 @@ def payload(
         **changes,
     }
     text = json.dumps(document).encode()
-    return Payload(load(text, "demo.json"), text, archive, files or {})
+    return Payload(load(text, "demo.json"), text, bytes(archive), files or {})
 
 
 def noise(seed: int, size: int) -> bytes:
     """Bytes that cannot be compressed, always the same."""
-    count = -(-size // 64)
-    block = b"".join(hashlib.sha512(b"%d %d" % (seed, index)).digest() for index in range(count))
-    return block[:size]
+    return random.Random(seed).randbytes(size)  # noqa: S311 - the same each time
 
 
 def system_files() -> dict[bytes, bytes]:
