@@ -247,7 +247,8 @@ class _Peaks(threading.Thread):
                 with contextlib.suppress(OSError, ValueError, IndexError):
                     status = Path(f"/proc/{pid}/status").read_text()
                     peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-                    self.peaks[pid] = max(peak, self.peaks.get(pid, 0))
+                    # of what it runs now: before exec(2) a child has our own
+                    self.peaks[pid] = peak
                     for task in Path(f"/proc/{pid}/task").iterdir():
                         waiting += map(int, (task / "children").read_text().split())
 
@@ -261,6 +262,7 @@ def measured(way: Way, url: str, target: Path, material: Material) -> Run:
         stdout=subprocess.PIPE if way.waits else subprocess.DEVNULL,
         stderr=None if way.waits else subprocess.PIPE,
         env=environment,
+        start_new_session=True,
     )
     peaks = _Peaks(process.pid)
     peaks.start()
@@ -272,11 +274,12 @@ def measured(way: Way, url: str, target: Path, material: Material) -> Run:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(b"go\n")
             process.stdin.close()
-    said = process.stderr.read() if process.stderr is not None else b""
     try:
+        said = process.stderr.read() if process.stderr is not None else b""
         _, status, used = os.wait4(process.pid, 0)
     except BaseException:
-        process.kill()
+        # the whole pipeline, or the disk stays busy
+        os.killpg(process.pid, signal.SIGKILL)
         raise
     process.returncode = os.waitstatus_to_exitcode(status)
     unflushed = time.monotonic() - begun
@@ -313,10 +316,10 @@ def row(way: Way, pairs: Sequence[tuple[Run, Run]]) -> str:
     )
 
 
-def main() -> None:
+def main() -> None:  # noqa: PLR0915 - a program's story, told once
     """Print each run, then the table."""
     # so that disks are unmounted and servers ended
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="what material.py made")
     parser.add_argument("--pairs", type=int, default=5)
@@ -356,19 +359,23 @@ def main() -> None:
             )
             return result
 
-        for number in range(arguments.pairs):
-            for way in chosen:
-                slow = way.name in ("xz", "nix", "ftar")
-                if slow and arguments.few and number >= arguments.few:
-                    continue
-                ours = run(WAYS[0])
-                pairs[way.name].append((ours, run(way)))
+        # ended early, the table has what there is
+        with contextlib.suppress(KeyboardInterrupt):
+            for number in range(arguments.pairs):
+                for way in chosen:
+                    slow = way.name in ("xz", "nix", "ftar")
+                    if slow and arguments.few and number >= arguments.few:
+                        continue
+                    ours = run(WAYS[0])
+                    pairs[way.name].append((ours, run(way)))
     if len(set(files.values())) > 1:
         sys.exit(f"not everybody made as many files: {files}")
     for made in set(files.values()):
         print(
             f"\n{made} files and links, {material.file('tar').stat().st_size / MIB:.0f} MiB of tar"
         )
+    if not any(pairs.values()):
+        sys.exit("no pair was measured")
     mine = [pair[0] for each in pairs.values() for pair in each]
     print(
         f"ours: {spread([run.seconds for run in mine], 1)} s, "

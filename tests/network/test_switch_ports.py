@@ -41,6 +41,9 @@ def test_a_switch_announces_itself(here: Lab, sockets: Path) -> None:
         here.start(name, ["sh", "-c", f'{places}exec "$@"', "sh", *argv], namespace)
     switch, machine = (sockets / name for name in ("switch", "machine"))
     until(lambda: switch.exists() and machine.exists(), 30, "lldpd")
+    # what is said about a port that lldpd has not looked at yet is lost
+    show = ("show", "interfaces", "-f", "json0")
+    until(lambda: "lan0" in run("lldpcli", "-u", switch, *show), 30, "port of the switch")
     for command in (
         "configure system hostname sw-7.example.net",
         "configure lldp tx-interval 1",
