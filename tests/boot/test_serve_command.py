@@ -217,6 +217,8 @@ def _another(network: Pair, folder: Path) -> Iterator[None]:
 def test_it_does_not_start_beside_another_dhcp_server(network: Pair, folder: Path) -> None:
     _site(folder)
     kept = sorted(Path("/var/lib/dhcpcd").glob("*"))
+    # dhcpcd's own hooks wrote it anew, without any name server
+    names = Path("/etc/resolv.conf").read_bytes()
     before = ip("-4", "-n", network.server, "address", "show")
     with _another(network, folder):
         assert _without_places(_refused(folder, inside(network.server))) == (
@@ -230,6 +232,7 @@ def test_it_does_not_start_beside_another_dhcp_server(network: Pair, folder: Pat
         assert _children(network.server) == []
         assert ip("-4", "-n", network.server, "address", "show") == before
         assert sorted(Path("/var/lib/dhcpcd").glob("*")) == kept
+        assert Path("/etc/resolv.conf").read_bytes() == names
         assert (folder / "other-leases").read_text() == ""
         with _serving(folder, inside(network.server), "--beside-other-dhcp") as server:
             assert f"warning: {CLIENT} is a DHCP server on lan0, too" in server.said.text

@@ -8,7 +8,7 @@ from installer.model.errors import InstallError
 SECONDS = 8
 """How long an answer is awaited. Servers ask around for up to 3 s whether an address is free."""
 
-_SERVER = re.compile(r"new_dhcp_server_identifier='(\d{1,3}(?:\.\d{1,3}){3})'")
+_SERVER = re.compile(r"new_dhcp_server_identifier=(\d{1,3}(?:\.\d{1,3}){3})")
 _SILENCE = "timed out"
 
 
@@ -29,6 +29,9 @@ def find_server(interface: str) -> str | None:
                 *("unshare", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"),
                 # no configuration file: the usual one writes a DUID into /var/lib
                 *("dhcpcd", "--test", "--ipv4only", "--noipv4ll", "--config", "/dev/null"),
+                # env says what the client was told; the usual hooks write /etc/resolv.conf anew,
+                # and empty, when the test ends
+                *("--script", "/usr/bin/env"),
                 *("--timeout", str(SECONDS), interface),
             ],
             timeout=SECONDS + 10,
