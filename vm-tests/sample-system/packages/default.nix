@@ -289,6 +289,10 @@ let
   util-linux = run "util-linux" ''
     ${unpack [ (deb "util-linux") ]}
     ${wrap "/sbin/blkid" "blkid"}
+    # a stand-in: the real one needs libmount and all that it needs; called as `--quiet FOLDER`
+    printf '%s\n' '#!${busybox}/bin/sh' \
+      'exec ${busybox}/bin/grep -q " $2 " /proc/self/mounts' > $out/bin/mountpoint
+    chmod 755 $out/bin/mountpoint
   '';
 
   kmod = run "kmod" ''
