@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from installer.boot.image import hooks_folder
-from installer.model.errors import fail
+from installer.boot.output import unwritable
 
 NAME = "netinstall.apkovl.tar.gz"
 
@@ -63,10 +63,5 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(build(epoch))
     except OSError as error:
-        raise fail(
-            "arguments",
-            f"{path} cannot be written: {error.strerror}",
-            where="--output",
-            hint="name a folder that you may write to",
-        ) from None
+        raise unwritable(path, error) from None
     say(str(path))

@@ -20,6 +20,7 @@ from typing import BinaryIO
 from installer.act.run import Runner
 from installer.boot.dialects import encoding, ipxe, kexec
 from installer.boot.kexec import link_or_copy, write_script
+from installer.boot.output import unwritable
 from installer.model.errors import InstallError, fail
 from installer.model.units import format_bytes
 
@@ -159,7 +160,7 @@ def from_iso(iso: Path, output: Path, arguments: Sequence[str] = (), *, narrate:
     try:
         return _make(iso, output.resolve(), arguments, files=files, runner=runner, narrate=narrate)
     except OSError as error:
-        raise _unwritable(output, error) from None
+        raise unwritable(output, error) from None
 
 
 def _make(
@@ -240,15 +241,6 @@ def _not_nixos(
     return fail("iso.not-nixos", what, where=str(iso), hint=hint)
 
 
-def _unwritable(output: Path, error: OSError) -> InstallError:
-    return fail(
-        "arguments",
-        f"{output} cannot be written: {error.strerror}",
-        where="--output",
-        hint="name a folder that you may write to",
-    )
-
-
 def _too_large(iso: Path, size: int) -> InstallError:
     return fail(
         "iso.too-large",
@@ -288,7 +280,7 @@ def check_sizes(iso: Path, files: dict[str, int], output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(output).free
     except OSError as error:
-        raise _unwritable(output, error) from None
+        raise unwritable(output, error) from None
     # the store twice, once as a file; kernel and initrd are small beside it
     needed = 2 * store + sum(size for path, size in files.items() if path.startswith("/boot/"))
     if free < needed:

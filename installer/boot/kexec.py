@@ -17,6 +17,7 @@ from pathlib import Path
 from installer.boot import site as sites
 from installer.boot.check import conflicts
 from installer.boot.dialects import kexec
+from installer.boot.output import unwritable
 from installer.boot.site import Site
 from installer.model.errors import InstallError, Problem, fail
 from installer.model.site import Image
@@ -57,12 +58,8 @@ def tree(site_file: Path, output: Path, host: str | None = None) -> None:
         else:
             _lay_out(files, script, output)
     except OSError as error:
-        raise fail(
-            "arguments",
-            f"{error.filename or output} cannot be written: {error.strerror}",
-            where="--output",
-            hint="name a folder that you may write to, with room for kernel and initrd",
-        ) from None
+        hint = "name a folder that you may write to, with room for kernel and initrd"
+        raise unwritable(error.filename or output, error, hint) from None
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:

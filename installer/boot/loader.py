@@ -18,6 +18,7 @@ from pathlib import Path
 from installer.act.run import Runner
 from installer.boot import site as sites
 from installer.boot.dialects import grub
+from installer.boot.output import unwritable
 from installer.boot.site import Site
 from installer.model.errors import fail
 from installer.model.programs import SEARCH_PATH
@@ -88,12 +89,8 @@ def build(site: Site, output: Path, runner: Runner | None = None) -> Path:
             finally:
                 beside.unlink(missing_ok=True)
     except OSError as error:
-        raise fail(
-            "arguments",
-            f"{error.filename or target} cannot be written: {error.strerror}",
-            where="--output",
-            hint="name a file or folder that you may write to",
-        ) from None
+        hint = "name a file or folder that you may write to"
+        raise unwritable(error.filename or target, error, hint) from None
     return target
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from installer.boot import site as sites
 from installer.boot.check import check, conflicts
 from installer.boot.dialects import DIALECTS
+from installer.boot.output import unwritable
 from installer.model.errors import InstallError, fail
 
 
@@ -42,12 +43,7 @@ def render(site_file: Path, dialect: str, output: Path) -> list[Path]:
             if name in chosen.executable:
                 path.chmod(0o755)
         except OSError as error:
-            raise fail(
-                "arguments",
-                f"{path} cannot be written: {error.strerror}",
-                where="--output",
-                hint="name a folder that you may write to",
-            ) from None
+            raise unwritable(path, error) from None
         written.append(path)
     return written
 

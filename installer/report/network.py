@@ -60,12 +60,7 @@ def _lease(lease: Lease) -> Iterator[str]:
         yield f"full name {lease.fqdn}"
     if lease.domain:
         yield f"domain {lease.domain}"
-    if lease.search:
-        yield f"search {' '.join(lease.search)}"
-    if lease.ntp:
-        yield f"NTP {_list(lease.ntp)}"
-    if lease.mtu is not None:
-        yield f"MTU {lease.mtu}"
+    yield from _options(lease)
     if lease.root_path:
         yield f"root path {lease.root_path}"
     if lease.server is not None:
@@ -88,14 +83,18 @@ def _lease6(lease: Lease6) -> Iterator[str]:
         yield f"DNS {_list(lease.nameservers)}"
     if lease.fqdn:
         yield f"full name {lease.fqdn}"
+    yield from _options(lease)
+    if lease.seconds is not None:
+        yield f"for {format_seconds(lease.seconds)}"
+
+
+def _options(lease: Lease | Lease6) -> Iterator[str]:
     if lease.search:
         yield f"search {' '.join(lease.search)}"
     if lease.ntp:
         yield f"NTP {_list(lease.ntp)}"
     if lease.mtu is not None:
         yield f"MTU {lease.mtu}"
-    if lease.seconds is not None:
-        yield f"for {format_seconds(lease.seconds)}"
 
 
 def _list(values: Iterable[object]) -> str:
