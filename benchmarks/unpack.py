@@ -3,7 +3,7 @@
     python benchmarks/material.py FOLDER
     python benchmarks/unpack.py FOLDER [--pairs 5] [--only NAME ...] [--rate MBIT] [--save FILE]
 
-Needs root, curl and what material.py needs. Every run unpacks onto a fresh ext4 on a loop device
+Needs root, curl, and what material.py needs. Every run unpacks onto a fresh ext4 on a loop device
 (its image in `--disk`), from a server on loopback that reads from page cache, and ends with the
 flush of that file system. Each pair is a run of ours and a run of the other, in turn. Memory is
 the sum of the peaks (VmHWM) of all processes of a run; the kernel's own threads are not counted.
@@ -29,6 +29,9 @@ from material import MIB, Material
 HERE = Path(__file__).resolve().parent
 CORES = os.cpu_count() or 1
 _SAMPLE_SECONDS = 0.1
+_FRAME_BYTES, _SEGMENT_BYTES = 1514, 1448
+"""What a full Ethernet frame has in all (as the kernel counts it: IEEE 802.3 without preamble,
+checksum and gap), and of a file: without 14 of Ethernet, 20 of IPv4 and 32 of TCP (RFC 7323)."""
 
 # as an installer for a NixOS would write it by hand
 _TAR = 'tar -xpC "$2" --numeric-owner'
@@ -218,16 +221,51 @@ def mounted(folder: Path, size: int) -> Iterator[Callable[[], Path]]:
 
 
 @contextlib.contextmanager
+def linked(rate: float | None) -> Iterator[tuple[str, Sequence[str]]]:
+    """Give the server's address and what its command begins with.
+
+    A link of `rate` Mbit/s is a pair of veth devices, whose far end lies in a network namespace
+    and is shaped by the kernel (tc-tbf(8)); a pause in a program would lose what TCP keeps in
+    flight. The addresses are those for benchmarks (RFC 2544, appendix C.2.2).
+    """
+    if not rate:
+        yield "127.0.0.1", ()
+        return
+    name = f"bench{os.getpid()}"
+    inside = ("ip", "netns", "exec", name)
+    # a burst holds what passes between two ticks of a kernel with 100 Hz; a switch has such a queue
+    burst, queue = max(int(rate * 1e6 / 8 / 100), 16 * 1024), 1024**2
+    shape = ("tbf", "rate", f"{rate}mbit", "burst", str(burst), "limit", str(queue))
+    try:
+        for argv in (
+            ("ip", "netns", "add", name),
+            ("ip", "link", "add", name, "type", "veth", "peer", "name", "far", "netns", name),
+            ("ip", "address", "add", "198.18.0.1/30", "dev", name),
+            ("ip", "link", "set", name, "up"),
+            (*inside, "ip", "address", "add", "198.18.0.2/30", "dev", "far"),
+            (*inside, "ip", "link", "set", "far", "up"),
+            (*inside, "tc", "qdisc", "add", "dev", "far", "root", *shape),
+        ):
+            subprocess.run(argv, check=True)
+        yield "198.18.0.2", inside
+    finally:
+        # a namespace goes when the last socket in it does, and its devices with it
+        subprocess.run(("ip", "link", "delete", name), check=False)
+        subprocess.run(("ip", "netns", "delete", name), check=False)
+
+
+@contextlib.contextmanager
 def served(folder: Path, rate: float | None) -> Iterator[str]:
     """Start the server, in a process of its own."""
-    argv = [sys.executable, str(HERE / "server.py"), str(folder)]
-    argv += ["--rate", str(rate)] if rate else []
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            port = process.stdout.readline() if process.stdout is not None else ""
-            yield f"http://127.0.0.1:{int(port)}"
-        finally:
-            process.terminate()
+    with linked(rate) as (address, inside):
+        argv = [*inside, sys.executable, str(HERE / "server.py"), str(folder)]
+        argv += ["--address", address]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                port = process.stdout.readline() if process.stdout is not None else ""
+                yield f"http://{address}:{int(port)}"
+            finally:
+                process.terminate()
 
 
 class _Peaks(threading.Thread):
@@ -326,7 +364,7 @@ def main() -> None:  # noqa: PLR0915 - a program's story, told once
     names = [way.name for way in WAYS[1:]]
     parser.add_argument("--only", action="append", choices=names)
     parser.add_argument("--few", type=int, default=0, help="pairs of xz, nix and ftar")
-    parser.add_argument("--rate", type=float, help="the link, in Mbit/s of the file's bytes")
+    parser.add_argument("--rate", type=float, help="Mbit/s of a link to the server")
     parser.add_argument("--disk", type=Path, help="where the image of the disk is made")
     parser.add_argument("--disk-size", type=int, default=8192, help="MiB")
     parser.add_argument("--save", type=Path, help="write all runs there, as JSON")
@@ -339,11 +377,10 @@ def main() -> None:  # noqa: PLR0915 - a program's story, told once
     chosen = [way for way in WAYS[1:] if not arguments.only or way.name in arguments.only]
     pairs: dict[str, list[tuple[Run, Run]]] = {way.name: [] for way in chosen}
     files: dict[str, int] = {}
-    rate = arguments.rate * 1e6 / 8 if arguments.rate else None
     with (
         tempfile.TemporaryDirectory(dir=arguments.disk) as name,
         mounted(Path(name), arguments.disk_size * MIB) as fresh,
-        served(material.folder / "web", rate) as url,
+        served(material.folder / "web", arguments.rate) as url,
     ):
 
         def run(way: Way) -> Run:
@@ -384,8 +421,8 @@ def main() -> None:  # noqa: PLR0915 - a program's story, told once
         f"{max(run.agent for run in mine) / MIB:.0f} MiB"
     )
     archive = material.manifest.with_name("bench.tar.zst").stat().st_size
-    if rate:
-        needs = archive / rate
+    if arguments.rate:
+        needs = archive * _FRAME_BYTES / _SEGMENT_BYTES * 8 / (arguments.rate * 1e6)
         print(
             f"the link needs {needs:.2f} s for ours ({archive / MIB:.0f} MiB): "
             f"{spread([run.unflushed / needs for run in mine], 3)} before the flush, "
