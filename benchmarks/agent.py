@@ -18,6 +18,7 @@ import zstandard  # noqa: E402, F401
 from installer.act import payload  # noqa: E402
 from installer.act.narrator import Narrator  # noqa: E402
 from installer.act.run import Runner  # noqa: E402
+from installer.act.writeback import early_writeback  # noqa: E402
 from installer.model.events import Event, Message, StepProgress  # noqa: E402
 from installer.model.payload_steps import UnpackFrames  # noqa: E402
 from installer.observe.manifest import load  # noqa: E402
@@ -42,7 +43,8 @@ def main() -> None:
     with urllib.request.urlopen(url) as answer:  # noqa: S310 - the server on loopback
         manifest = load(answer.read(), url)
     step = UnpackFrames(url, (), None, {"/": 2**50}, None, 4, 20, 30)
-    payload.unpack_packed(step, manifest, target, Runner(on_line=narrator.output), narrator)
+    with early_writeback():
+        payload.unpack_packed(step, manifest, target, Runner(on_line=narrator.output), narrator)
     if os.environ.get("BENCH_STAGES"):
         print(_BOTTLENECKS, file=sys.stderr)
 

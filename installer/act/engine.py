@@ -18,6 +18,7 @@ from installer.act.payload import Inventory, closure, squashfs
 from installer.act.run import Runner
 from installer.act.stack import Stack
 from installer.act.target import Target
+from installer.act.writeback import early_writeback
 from installer.model.errors import InstallError, fail
 from installer.model.manifest import Manifest
 from installer.model.payload_steps import (
@@ -114,7 +115,10 @@ def perform(
     armed = False
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with no_assembly(runner) if first is not None else nullcontext():
+        with (
+            no_assembly(runner) if first is not None else nullcontext(),
+            early_writeback() if first is not None else nullcontext(),
+        ):
             for number, step in enumerate(plan.steps, start=1):
                 armed = isinstance(step, _BOOTABLE)
                 if step is first:
