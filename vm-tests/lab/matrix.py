@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +117,9 @@ class Matrix:
             assert self.leftovers(own, plan) == self.expected(own, plan)
             planned.check(plan, planned.inspect(self.agent, plan), self.disks)
             shapes.append(plan.shape())
-        assert shapes[0] == shapes[1]
+        first, second = (json.dumps(shape, indent=1, sort_keys=True) for shape in shapes)
+        different = difflib.unified_diff(first.splitlines(), second.splitlines(), lineterm="", n=6)
+        assert first == second, "\n".join(["planned otherwise the second time:", *different])
         others = self.changed() - {*own}
         assert not others, f"changed, and not named: {sorted(others)}"
         self.remember(own)

@@ -38,9 +38,9 @@ class Plan:
         return [*self.steps("wipe-disk"), *self.steps("edit-table")]
 
     def shape(self) -> list[Step]:
-        """What is made, with identifiers replaced by the order in which they appear.
+        """What is made, with identifiers and times replaced by the order in which they appear.
 
-        Two runs with the same shape give the same result apart from identifiers.
+        Two runs with the same shape give the same result apart from these.
         """
         made = [
             {name: value for name, value in step.items() if name != "removed"}
@@ -50,7 +50,7 @@ class Plan:
         seen: dict[str, str] = {}
         # a FAT volume id is as long as nothing else here, and ZFS's host id is not shown
         pattern = rf"{_UUID}|\b[0-9A-F]{{4}}-?[0-9A-F]{{4}}\b|\b[0-9a-f]{{8}}(?:-[0-9a-f]{{2}})?\b"
-        pattern += r"|\b(?:[0-9a-f]{8}:){3}[0-9a-f]{8}\b"
+        pattern += r"|\b(?:[0-9a-f]{8}:){3}[0-9a-f]{8}\b|\b[0-9-]{10} [0-9:]{8} UTC\b"
 
         # numbers are none of them, though some are as long
         def shaped(value: Any) -> Any:
