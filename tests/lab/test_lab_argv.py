@@ -18,7 +18,12 @@ BACKEND = {
     "read-only": False,
     "cache": {"no-flush": True},
     "discard": "unmap",
-    "file": {"driver": "file", "filename": "/d,0.img", "cache": {"no-flush": True}},
+    "file": {
+        "driver": "file",
+        "node-name": "file0",
+        "filename": "/d,0.img",
+        "cache": {"no-flush": True},
+    },
 }
 
 

@@ -12,7 +12,8 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trees import by_frames, by_tar, leftovers, odd_tree, packed, payload_verb, snapshot
+from lab.trees import snapshot
+from trees import by_frames, by_tar, large_odd_tree, leftovers, packed, payload_verb
 
 from installer.act import payload
 from installer.act.narrator import Narrator
@@ -25,7 +26,7 @@ from installer.pack.verify import verify_archive
 
 @pytest.mark.root
 def test_an_odd_tree_comes_out_equal(tmp_path: Path) -> None:
-    source = odd_tree(tmp_path / "odd")
+    source = large_odd_tree(tmp_path / "odd")
     before = snapshot(source)
     made = packed(source, tmp_path / "out")
     archive = tmp_path / "out/odd.tar.zst"
@@ -42,7 +43,7 @@ def test_an_odd_tree_comes_out_equal(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
-    source = odd_tree(tmp_path / "odd")
+    source = large_odd_tree(tmp_path / "odd")
     sums = set()
     for cores in (1, 2, 5):
         made = packed(source, tmp_path / f"out-{cores}", cores=cores)
@@ -53,7 +54,7 @@ def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_each_frame_is_whole_members_and_only_the_last_ends_the_archive(tmp_path: Path) -> None:
-    made = packed(odd_tree(tmp_path / "odd"), tmp_path / "out")
+    made = packed(large_odd_tree(tmp_path / "odd"), tmp_path / "out")
     data = (tmp_path / "out/odd.tar.zst").read_bytes()
     for number, frame in enumerate(made.frames):
         compressed = data[frame.offset : frame.offset + frame.length]
