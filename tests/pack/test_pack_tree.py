@@ -296,6 +296,37 @@ def test_every_flipped_byte_of_a_small_archive_is_found(tmp_path: Path) -> None:
         assert caught.value.problems[0].code == "payload.hash"
 
 
+def test_a_frame_that_looks_back_too_far_is_refused_as_by_the_agent(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/file").write_bytes(b"hello")
+    made = packed(tmp_path / "s", tmp_path / "out")
+    archive = tmp_path / "out/s.tar.zst"
+    data = archive.read_bytes()
+    far = zstandard.ZstdCompressionParameters(window_log=24, write_content_size=False)
+    first = made.frames[0]
+    plain = zstandard.ZstdDecompressor().decompressobj().decompress(data[: first.length])
+    compressor = zstandard.ZstdCompressor(compression_params=far).compressobj()
+    other = compressor.compress(plain) + compressor.flush()
+    more = len(other) - first.length
+    archive.write_bytes(other + data[first.length :])
+    hashed = {"length": len(other), "sha256": hashlib.sha256(other).hexdigest()}
+    frames = [first.model_copy(update=hashed)]
+    for frame in made.frames[1:]:
+        frames.append(frame.model_copy(update={"offset": frame.offset + more}))
+    whole = made.archive.model_copy(
+        update={
+            "size": made.archive.size + more,
+            "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+        }
+    )
+    wrong = made.model_copy(update={"frames": frames, "archive": whole})
+    with pytest.raises(InstallError) as caught:
+        verify_archive(wrong, archive, lambda _done, _total: None)
+    (problem,) = caught.value.problems
+    assert problem.code == "payload.format"
+    assert "frame 0 cannot be decompressed: " in problem.what
+
+
 def test_an_archive_that_is_not_the_manifests(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s/file").write_bytes(b"hello")
