@@ -59,8 +59,10 @@ WRITTEN = (
 )
 """What the installation itself writes; nothing else may differ."""
 
-TIMED = ("", "etc", "etc/NIXOS", "etc/nixos", "nix/store", "nix/var", "nix/var/nix")
-TIMED += ("nix/var/nix/profiles", "nix/var/nix/profiles/per-user")
+TIMED = (
+    *("", "etc", "etc/NIXOS", "etc/nixos", "nix/store", "nix/var", "nix/var/nix"),
+    *("nix/var/nix/profiles", "nix/var/nix/profiles/per-user"),
+)
 """Of these only the time may differ: something was written in them, or etc/NIXOS touched."""
 
 MAC = "52:54:00:00:00:07"
