@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,10 +110,12 @@ def installed(vm: Vm) -> Iterator[Path]:
         yield root
 
 
-def require_equal(vm: Vm, before: Snapshot) -> None:
+def require_equal(
+    vm: Vm, before: Snapshot, judged: Callable[[Snapshot], Snapshot] = lambda tree: tree
+) -> None:
     with installed(vm) as root:
-        found = trees.snapshot(root)
-    assert not list(trees.differences(before, found, written=WRITTEN, timed=TIMED))
+        found = judged(trees.snapshot(root))
+    trees.require_equal(before, found, written=WRITTEN, timed=TIMED)
 
 
 def require_running(bench: Bench, vm: Vm) -> None:
@@ -131,7 +133,16 @@ def test_a_plain_tarball(
 ) -> None:
     archive = tmp_path / "system.tar"
     tar = ["tar", "-C", str(system), "--format=posix", "--numeric-owner", "--acls"]
-    tar += ["--xattrs", "--xattrs-include=*", "-I", compression, "-cf", str(archive), "."]
+    tar += [
+        "--sparse",
+        "--xattrs",
+        "--xattrs-include=*",
+        "-I",
+        compression,
+        "-cf",
+        str(archive),
+        ".",
+    ]
     process.run(tar, 300)
     server = BootServer(bench.web, payload=archive)
     vm = machine(bench, server)
@@ -146,7 +157,7 @@ def squashfs(source: Path, image: Path) -> Path:
 
 
 def as_squashfs_keeps_it(tree: Snapshot) -> Snapshot:
-    """Whole seconds, no ACLs, and of hard links those of files (docs/payload.md)."""
+    """Whole seconds, no ACLs (docs/payload.md)."""
 
     def kept(row: tuple[object, ...]) -> tuple[object, ...]:
         kind, mode, owner, time, data, attributes = row
@@ -155,22 +166,25 @@ def as_squashfs_keeps_it(tree: Snapshot) -> Snapshot:
         plain = {key: value for key, value in attributes.items() if not key.startswith("system.")}
         return (kind, mode, owner, time // 10**9 * 10**9, data, plain)
 
-    return {
-        name: kept(row)
-        if name != b"//links"
-        else tuple(names for names in row if tree[names[0]][0] != stat.S_IFLNK)
-        for name, row in tree.items()
-    }
+    return {name: row if name == b"//links" else kept(row) for name, row in tree.items()}
+
+
+def hard_links_of_files(tree: Snapshot) -> Snapshot:
+    """Without those of symbolic links, of which unsquashfs 4.5 keeps some and some not."""
+    links = tuple(
+        names for names in tree[b"//links"] if not any(stat.S_ISLNK(tree[one][0]) for one in names)
+    )
+    return {**tree, b"//links": links}
 
 
 def test_a_squashfs_of_a_whole_root(bench: Bench, tmp_path: Path, system: Path) -> None:
     # its seconds begin in 1970
     os.utime(system / "odd/sparse", (5, 5))
-    before = as_squashfs_keeps_it(trees.snapshot(system))
+    before = hard_links_of_files(as_squashfs_keeps_it(trees.snapshot(system)))
     server = BootServer(bench.web, payload=squashfs(system, tmp_path / "root.squashfs"))
     vm = machine(bench, server)
     install(bench, server, vm, '[payload]\nsquashfs = "@URL@"\nsha256 = "@SHA256@"')
-    require_equal(vm, before)
+    require_equal(vm, before, hard_links_of_files)
     require_running(bench, vm)
 
 
@@ -185,7 +199,7 @@ def test_the_store_of_a_netboot_image(bench: Bench, tmp_path: Path, system: Path
     with installed(vm) as root:
         found = trees.snapshot(root / "nix/store")
     wanted = trees.snapshot(system / "nix/store")
-    assert not list(trees.differences(wanted, found, written=[".links"], timed=[""]))
+    trees.require_equal(wanted, found, written=[".links"], timed=[""])
     require_running(bench, vm)
 
 
@@ -219,8 +233,7 @@ public-keys = ["{Path(keys[1]).read_text()}"]
             if path.name == ".links":
                 continue
             name = path.relative_to(root)
-            wanted, found = trees.snapshot(root / name), trees.snapshot(disk_root / name)
-            assert not list(trees.differences(wanted, found)), name
+            trees.require_equal(trees.snapshot(root / name), trees.snapshot(disk_root / name))
         text = (disk_root / "etc/nixos/configuration.nix").read_text()
         assert text == (system / "etc/nixos/configuration.nix").read_text()
         channels = disk_root / "nix/var/nix/profiles/per-user/root/channels/nixos"
@@ -255,7 +268,9 @@ def test_a_packed_payload_on_a_share(
         )
     )
     vm = Vm(
-        memory=512,
+        # the manifest knows of the prebuilt system's ESP, and BIOS machines are refused
+        firmware="uefi",
+        memory=1024,
         disks=(bench.disk("4G", serial="netinstall-root"),),
         nics=(Nic(network.tap(), MAC),),
     )

@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -130,24 +130,30 @@ def odd_tree(root: Path) -> Path:
     return root
 
 
-def differences(
+def require_equal(
     before: Snapshot, after: Snapshot, *, written: Collection[str] = (), timed: Collection[str] = ()
-) -> Iterator[str]:
-    """Say in what two trees differ.
+) -> None:
+    """Compare two trees.
 
     Args:
         before, after: what to compare.
         written: paths that do not count, with all that lies below them.
         timed: paths whose time does not count.
+
+    Raises:
+        AssertionError: they differ; it names each path and what each tree has there.
     """
     ours = [os.fsencode(path) for path in written]
 
     def counts(name: bytes) -> bool:
         return not any(name == path or name.startswith(path + b"/") for path in ours)
 
+    said = []
     for name in sorted(filter(counts, before.keys() | after.keys())):
         one, two = before.get(name), after.get(name)
         if one is not None and two is not None and os.fsdecode(name) in timed:
             one, two = (*one[:3], *one[4:]), (*two[:3], *two[4:])
         if one != two:
-            yield f"{name!r}: {one} became {two}"
+            said.append(f"{name!r}:\n  {one}\n  {two}")
+    if said:
+        raise AssertionError("\n".join(said))
