@@ -73,6 +73,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample system's tree, with an odd one in it."""
     root = unpacked(tmp_path_factory.mktemp("sources") / "system")
     trees.odd_tree(root / "odd")
+    # a squashfs counts seconds from 1970 on
+    os.utime(root / "odd/sparse", (5, 5))
     return root
 
 
@@ -177,10 +179,10 @@ def hard_links_of_files(tree: Snapshot) -> Snapshot:
     return {**tree, b"//links": links}
 
 
-def test_a_squashfs_of_a_whole_root(bench: Bench, tmp_path: Path, system: Path) -> None:
-    # its seconds begin in 1970
-    os.utime(system / "odd/sparse", (5, 5))
-    before = hard_links_of_files(as_squashfs_keeps_it(trees.snapshot(system)))
+def test_a_squashfs_of_a_whole_root(
+    bench: Bench, tmp_path: Path, system: Path, before: Snapshot
+) -> None:
+    before = hard_links_of_files(as_squashfs_keeps_it(before))
     server = BootServer(bench.web, payload=squashfs(system, tmp_path / "root.squashfs"))
     vm = machine(bench, server)
     install(bench, server, vm, '[payload]\nsquashfs = "@URL@"\nsha256 = "@SHA256@"')
