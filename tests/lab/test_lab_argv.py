@@ -146,6 +146,7 @@ def test_each_bus_brings_its_controller_once() -> None:
             "wwn": 6,
             "rotation_rate": 1,
             "product": "M",
+            "werror": "report",
             "logical_block_size": 4096,
             "physical_block_size": 4096,
         },

@@ -250,8 +250,9 @@ def _disk(vm: Vm, disk: Disk, number: int) -> list[str]:
         "nvme": {"driver": "nvme", **common, "serial": disk.serial or f"nvme{number}", **sizes},
         "sata": {"driver": "ide-hd", "bus": f"sata.{number}", **common, **identity}
         | {"model": disk.model},
+        # QEMU itself stops a machine whose disk has no space left, unless told to tell the guest
         "scsi": {"driver": "scsi-hd", "bus": "scsi.0", **common, **identity, **sizes}
-        | {"product": disk.model},
+        | {"product": disk.model, "werror": "report"},
         "usb": {"driver": "usb-storage", "bus": "usb.0", **common, **serial, **sizes},
     }
     return ["-blockdev", json.dumps(backend), "-device", json.dumps(_given(device[disk.bus]))]
