@@ -103,7 +103,7 @@ def test_a_disk_that_fails_in_the_middle(bench: Bench, name: str) -> None:
         server.web.wait_for_request(PAYLOAD, 240, method="GET")
         # slow enough to be in the middle
         server.web.pace(4_000_000)
-        server.web.wait_for_request(PAYLOAD, 60, method="GET", sent=20_000_000)
+        server.web.wait_for_request(PAYLOAD, 120, method="GET", sent=20_000_000)
         # ext4 commits its journal every 5 s, and then knows
         fault.happen(machine)
     said = failure(machine)
