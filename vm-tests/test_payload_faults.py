@@ -110,6 +110,8 @@ def test_a_disk_that_fails_in_the_middle(bench: Bench, name: str) -> None:
     node = "/dev/sda" if fault.bus == "scsi" else "/dev/vda"
     for text in (fault.step, *fault.says, "error device.io", "exit 5 ("):
         assert text.format(node=node) in said
+    # a disk that nothing can be written to keeps what it has, and that is said
+    assert ("could not be wiped" in console.text) == (fault.step == LOADER)
     machine.kill()
     require_nothing_boots(bench, vm)
 
