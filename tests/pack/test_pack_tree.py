@@ -310,9 +310,10 @@ def test_a_frame_that_looks_back_too_far_is_refused_as_by_the_agent(tmp_path: Pa
     more = len(other) - first.length
     archive.write_bytes(other + data[first.length :])
     hashed = {"length": len(other), "sha256": hashlib.sha256(other).hexdigest()}
-    frames = [first.model_copy(update=hashed)]
-    for frame in made.frames[1:]:
-        frames.append(frame.model_copy(update={"offset": frame.offset + more}))
+    frames = [
+        first.model_copy(update=hashed),
+        *(one.model_copy(update={"offset": one.offset + more}) for one in made.frames[1:]),
+    ]
     whole = made.archive.model_copy(
         update={
             "size": made.archive.size + more,
