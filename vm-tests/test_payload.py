@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import pytest
-from lab import disk, report, sample
+from lab import disk, report, sample, signing
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import UserNetwork
 from lab.vm import Nic, Vm
-from nacl.signing import SigningKey
-
-from installer.model.manifest import Manifest
-from installer.pack.payload import Wishes, pack
-from installer.pack.sign import SecretKey
 
 pytestmark = pytest.mark.vm
-
-SECRET = SecretKey(b"netinst1", bytes(range(32)))
-PUBLIC = base64.b64encode(
-    b"Ed" + SECRET.number + SigningKey(SECRET.seed).verify_key.encode()
-).decode()
 
 ANSWERS = f"""
 version = 1
@@ -32,7 +21,7 @@ manifest = "@BASE@/first/sample.json"
 mirrors = ["@BASE@/second"]
 
 [payload.trust]
-public-keys = ["{PUBLIC}"]
+public-keys = ["{signing.PUBLIC}"]
 
 [system]
 install = "rebuild"
@@ -46,12 +35,6 @@ mount = "/"
 """
 
 
-def packed(folder: Path) -> Manifest:
-    """Pack the sample system into a folder, signed."""
-    wishes = Wishes(str(sample.tarball()), folder, name="sample", key=SECRET, level=3)
-    return pack(wishes, lambda _text: None, lambda _done, _total: None)
-
-
 def machine(bench: Bench, server: BootServer) -> Vm:
     return Vm(
         firmware="uefi",
@@ -62,7 +45,7 @@ def machine(bench: Bench, server: BootServer) -> Vm:
 
 
 def test_a_mirror_that_serves_wrong_frames_is_named_and_left(bench: Bench, tmp_path: Path) -> None:
-    manifest = packed(tmp_path)
+    manifest = signing.packed(sample.tarball(), tmp_path)
     server = BootServer(bench.web)
     server.answers(
         ANSWERS.replace("@BASE@", bench.web.base).replace("match", "wipe = 'force'\nmatch")
@@ -92,7 +75,7 @@ def test_a_mirror_that_serves_wrong_frames_is_named_and_left(bench: Bench, tmp_p
 
 
 def test_a_manifest_that_was_changed_leaves_the_disk_alone(bench: Bench, tmp_path: Path) -> None:
-    packed(tmp_path)
+    signing.packed(sample.tarball(), tmp_path)
     server = BootServer(bench.web)
     server.answers(
         ANSWERS.replace("@BASE@", bench.web.base).replace("match", "wipe = 'force'\nmatch")

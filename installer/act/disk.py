@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -508,12 +508,12 @@ def mark(disk: str, guid: str, runner: Runner) -> None:
         )
 
 
-def disarm(chosen: Disk, runner: Runner) -> None:
+def disarm(chosen: Disk, warn: Callable[[str], None]) -> None:
     """Make sure that a disk which could be half bootable is not: erase its tables. Never raises.
 
     Args:
         chosen: the disk as it was seen when the plan was made.
-        runner: its `on_line` is told what did not work.
+        warn: is told what did not work.
     """
     try:
         node = disk_node(chosen.stable_path)
@@ -528,4 +528,7 @@ def disarm(chosen: Disk, runner: Runner) -> None:
             blank_ends(stream.fileno(), 0, chosen.size, head=MIB)
             os.fsync(stream.fileno())
     except (InstallError, OSError) as error:
-        runner.on_line(f"could not wipe {chosen.stable_path} after the failure: {error}")
+        warn(
+            f"{chosen.stable_path} could not be wiped after the failure, and may boot half a "
+            f"system: {error}"
+        )

@@ -18,6 +18,7 @@ from installer.act.payload import Inventory, closure, squashfs
 from installer.act.run import Runner
 from installer.act.stack import Stack
 from installer.act.target import Target
+from installer.act.trouble import explained
 from installer.act.writeback import early_writeback
 from installer.model.errors import InstallError, fail
 from installer.model.manifest import Manifest
@@ -61,6 +62,7 @@ from installer.model.storage_steps import (
     WipeDisk,
     WriteTable,
 )
+from installer.observe.kernel_log import KernelLog
 
 _DESTRUCTIVE = (TearDown, EraseDisk, WipeDisk, EditTable)
 _BOOTABLE = (InstallBootLoader, MirrorEsp, MarkComplete)
@@ -113,6 +115,7 @@ def perform(
     begun = time.monotonic()
     first = next((step for step in plan.steps if isinstance(step, _DESTRUCTIVE)), None)
     armed = False
+    log = KernelLog()
     try:
         target.mkdir(parents=True, exist_ok=True)
         with (
@@ -128,12 +131,20 @@ def perform(
                     _perform_step(step, work)
     except BaseException as error:
         with _uninterrupted():
-            stopped = as_install_error(error, narrator)
+            stopped = explained(
+                as_install_error(error, narrator),
+                disks=plan.chosen,
+                root=target,
+                mounts=work.target.filesystems,
+                log=log,
+            )
             narrator.failed(stopped)
             work.target.abandon()
             if armed:
-                _disarm(plan, runner)
+                _disarm(plan, narrator)
         raise stopped from error
+    finally:
+        log.close()
     narrator.finished(time.monotonic() - begun)
 
 
@@ -172,12 +183,12 @@ def _examine(plan: Plan, work: _Work) -> None:
                 pass
 
 
-def _disarm(plan: Plan, runner: Runner) -> None:
+def _disarm(plan: Plan, narrator: Narrator) -> None:
     """Take the table from each disk that would boot half a system, but none that keeps things."""
     wiped = {step.disk for step in plan.steps if isinstance(step, WipeDisk)}
     for chosen in plan.chosen:
         if chosen.stable_path in wiped:
-            disk.disarm(chosen, runner)
+            disk.disarm(chosen, lambda text: narrator.say(text, "warning"))
 
 
 def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912, PLR0915 - a table

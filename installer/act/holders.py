@@ -75,6 +75,19 @@ def is_mount_point(where: str) -> bool:
     return any(unescaped(line.split(" ")[4]) == where for line in lines)
 
 
+def mounted_from(where: Path) -> str | None:
+    """Return what is mounted at a path, as it was named to the kernel; None if nothing is.
+
+    Of several mounts that cover each other, the one that is seen.
+    """
+    found = None
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        fields, _, rest = line.partition(" - ")
+        if unescaped(fields.split(" ")[4]) == str(where):
+            found = unescaped(rest.split(" ")[1])
+    return found
+
+
 def swap_areas() -> list[Path]:
     """Return the devices and files that are swapped to."""
     lines = Path("/proc/swaps").read_text(encoding="utf-8").splitlines()[1:]

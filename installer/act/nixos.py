@@ -171,9 +171,10 @@ def flush(target: Target, runner: Runner, *, whole_store: bool) -> None:
     """Write all caches out, drop them, and read back from the disk what must be right to boot.
 
     Raises:
-        InstallError: `command.failed` when a store path is not what it was registered as.
+        InstallError: `device.io` when something could not be written, `command.failed` when a
+            store path is not what it was registered as.
     """
-    os.sync()
+    target.flush()
     # 3: page cache, dentries and inodes (admin-guide/sysctl/vm.rst), so that what is verified now
     # comes from the disk
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
@@ -209,4 +210,4 @@ def install_boot_loader(step: InstallBootLoader, target: Target, runner: Runner)
         purpose="installing the boot loader",
         environment={"NIXOS_INSTALL_BOOTLOADER": "1"},
     )
-    os.sync()
+    target.flush()

@@ -13,6 +13,7 @@ from installer.model.plan import EnterTarget
 from installer.model.storage_steps import EnableSwap, MountFilesystem
 
 _UNMOUNT_SECONDS = 300
+_SYNC_SECONDS = 7200
 _API_FOLDERS = ("dev", "proc", "sys", "run", "tmp", "etc", "root", "var/log")
 
 
@@ -28,11 +29,15 @@ class Opened:
 
 @dataclass
 class Target:
-    """The root of the system that is being installed, and what was opened for it, in order."""
+    """The root of the system that is being installed, and what was opened for it, in order.
+
+    `filesystems` are the mount points in it of those that the plan made.
+    """
 
     root: Path
     runner: Runner
     opened: list[Opened] = field(default_factory=list)
+    filesystems: list[str] = field(default_factory=list)
 
     @property
     def mounts(self) -> list[Path]:
@@ -94,6 +99,36 @@ class Target:
         if step.options:
             argv += ["-o", ",".join(step.options)]
         self._mount([*argv, source, str(where)], where)
+        self.filesystems.append(step.where)
+
+    def flush(self) -> None:
+        """Write everything out, and hear of what was lost on the way.
+
+        Raises:
+            InstallError: `device.io` when something did not reach its disk.
+        """
+        # devices that are written to directly, as boot records are
+        os.sync()
+        where = [str(self.confined(inside)) for inside in self.filesystems]
+        if not where:
+            return
+        # a page that could not be written is gone, and sync(2) says nothing of it; syncfs(2) tells
+        # whoever asks first, however long ago it was (Linux 5.8, fs/sync.c)
+        try:
+            self.runner.run(
+                ["sync", "--file-system", *where],
+                timeout=_SYNC_SECONDS,
+                purpose="writing everything to the disk",
+            )
+        except InstallError as error:
+            if error.problems[0].code != "command.failed":
+                raise
+            raise fail(
+                "device.io",
+                "what was written to the new system did not all reach the disk",
+                where=", ".join(where),
+                hint=error.problems[0].hint,
+            ) from None
 
     def swap_on(self, step: EnableSwap) -> None:
         """Switch a swap area on: a device, or a file of the installed system."""

@@ -13,10 +13,9 @@ from typing import IO, BinaryIO, cast
 import zstandard
 
 from installer.act.payload.archive import Member, Stream, StreamEndError, next_member, padding, show
-from installer.act.payload.compression import WINDOW_LIMIT
 from installer.act.payload.vetting import Vetting
 from installer.model.errors import InstallError, fail
-from installer.model.manifest import MANIFEST_LIMIT, PIECE, Frame, Manifest
+from installer.model.manifest import MANIFEST_LIMIT, PIECE, WINDOW, Frame, Manifest
 from installer.model.minisign import KEY_LIMIT, SIGNATURE_LIMIT, PublicKey, parse_public_key
 from installer.model.minisign import verify as verify_signature
 from installer.model.units import MIB
@@ -215,7 +214,7 @@ class _Reading:
         frame: Frame,
         source: "bytes | IO[bytes]",
     ) -> Iterator[bytes]:
-        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW)
         count = 0
         try:
             # to the end of what is there: `zstd -d` of the whole reads that, too

@@ -304,7 +304,7 @@ def test_a_finished_installation_is_marked_while_it_is_mounted(
 
 def test_a_disarmed_disk_has_no_table(loop_disk: Path) -> None:
     disk.write_table(_plan(loop_disk), Runner())
-    disk.disarm(Disk(str(loop_disk), 2 * GIB), Runner())
+    disk.disarm(Disk(str(loop_disk), 2 * GIB), print)
     with loop_disk.open("rb") as stream:
         assert stream.read(MIB) == bytes(MIB)
         stream.seek(-MIB, os.SEEK_END)
@@ -314,10 +314,10 @@ def test_a_disarmed_disk_has_no_table(loop_disk: Path) -> None:
 def test_only_the_planned_disk_is_disarmed(loop_disk: Path) -> None:
     disk.write_table(_plan(loop_disk), Runner())
     lines: list[str] = []
-    disk.disarm(Disk(str(loop_disk), GIB), Runner(lines.append))
+    disk.disarm(Disk(str(loop_disk), GIB), lines.append)
     (line,) = lines
     assert line.startswith(
-        f"could not wipe {loop_disk} after the failure: "
+        f"{loop_disk} could not be wiped after the failure, and may boot half a system: "
         f"error[disk.changed]: {loop_disk} is not {loop_disk} of 1.00 GiB any more"
     )
     assert _sfdisk(loop_disk)["label"] == "gpt"

@@ -18,7 +18,12 @@ BACKEND = {
     "read-only": False,
     "cache": {"no-flush": True},
     "discard": "unmap",
-    "file": {"driver": "file", "filename": "/d,0.img", "cache": {"no-flush": True}},
+    "file": {
+        "driver": "file",
+        "node-name": "file0",
+        "filename": "/d,0.img",
+        "cache": {"no-flush": True},
+    },
 }
 
 
@@ -141,6 +146,7 @@ def test_each_bus_brings_its_controller_once() -> None:
             "wwn": 6,
             "rotation_rate": 1,
             "product": "M",
+            "werror": "report",
             "logical_block_size": 4096,
             "physical_block_size": 4096,
         },

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from trees import by_frames, by_tar, packed, payload_verb, snapshot
+from lab.trees import snapshot
+from trees import by_frames, by_tar, packed, payload_verb
 
 NIX = {
     "PATH": os.environ["PATH"],

@@ -12,7 +12,8 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trees import by_frames, by_tar, leftovers, odd_tree, packed, payload_verb, snapshot
+from lab.trees import snapshot
+from trees import by_frames, by_tar, large_odd_tree, leftovers, packed, payload_verb
 
 from installer.act import payload
 from installer.act.narrator import Narrator
@@ -25,7 +26,7 @@ from installer.pack.verify import verify_archive
 
 @pytest.mark.root
 def test_an_odd_tree_comes_out_equal(tmp_path: Path) -> None:
-    source = odd_tree(tmp_path / "odd")
+    source = large_odd_tree(tmp_path / "odd")
     before = snapshot(source)
     made = packed(source, tmp_path / "out")
     archive = tmp_path / "out/odd.tar.zst"
@@ -42,7 +43,7 @@ def test_an_odd_tree_comes_out_equal(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
-    source = odd_tree(tmp_path / "odd")
+    source = large_odd_tree(tmp_path / "odd")
     sums = set()
     for cores in (1, 2, 5):
         made = packed(source, tmp_path / f"out-{cores}", cores=cores)
@@ -53,7 +54,7 @@ def test_the_same_tree_gives_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_each_frame_is_whole_members_and_only_the_last_ends_the_archive(tmp_path: Path) -> None:
-    made = packed(odd_tree(tmp_path / "odd"), tmp_path / "out")
+    made = packed(large_odd_tree(tmp_path / "odd"), tmp_path / "out")
     data = (tmp_path / "out/odd.tar.zst").read_bytes()
     for number, frame in enumerate(made.frames):
         compressed = data[frame.offset : frame.offset + frame.length]
@@ -293,6 +294,38 @@ def test_every_flipped_byte_of_a_small_archive_is_found(tmp_path: Path) -> None:
         with pytest.raises(InstallError) as caught:
             verify_archive(made, archive, lambda _done, _total: None)
         assert caught.value.problems[0].code == "payload.hash"
+
+
+def test_a_frame_that_looks_back_too_far_is_refused_as_by_the_agent(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/file").write_bytes(b"hello")
+    made = packed(tmp_path / "s", tmp_path / "out")
+    archive = tmp_path / "out/s.tar.zst"
+    data = archive.read_bytes()
+    far = zstandard.ZstdCompressionParameters(window_log=24, write_content_size=False)
+    first = made.frames[0]
+    plain = zstandard.ZstdDecompressor().decompressobj().decompress(data[: first.length])
+    compressor = zstandard.ZstdCompressor(compression_params=far).compressobj()
+    other = compressor.compress(plain) + compressor.flush()
+    more = len(other) - first.length
+    archive.write_bytes(other + data[first.length :])
+    hashed = {"length": len(other), "sha256": hashlib.sha256(other).hexdigest()}
+    frames = [
+        first.model_copy(update=hashed),
+        *(one.model_copy(update={"offset": one.offset + more}) for one in made.frames[1:]),
+    ]
+    whole = made.archive.model_copy(
+        update={
+            "size": made.archive.size + more,
+            "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+        }
+    )
+    wrong = made.model_copy(update={"frames": frames, "archive": whole})
+    with pytest.raises(InstallError) as caught:
+        verify_archive(wrong, archive, lambda _done, _total: None)
+    (problem,) = caught.value.problems
+    assert problem.code == "payload.format"
+    assert "frame 0 cannot be decompressed: " in problem.what
 
 
 def test_an_archive_that_is_not_the_manifests(tmp_path: Path) -> None:

@@ -211,15 +211,26 @@ def _buses(disks: Sequence[Disk]) -> list[str]:
     ]
 
 
-def _disk(vm: Vm, disk: Disk, number: int) -> list[str]:
+def _format(disk: Disk, number: int) -> dict[str, Any]:
     # The guest's flushes are ignored: the images need to outlive QEMU, not the host.
-    backend: dict[str, Any] = {
+    return {
         "driver": "raw",
         "node-name": f"disk{number}",
         "read-only": disk.read_only,
         "cache": {"no-flush": True},
         "discard": "unmap",
-        "file": {"driver": "file", "filename": str(disk.image), "cache": {"no-flush": True}},
+    }
+
+
+def _disk(vm: Vm, disk: Disk, number: int) -> list[str]:
+    backend: dict[str, Any] = {
+        **_format(disk, number),
+        "file": {
+            "driver": "file",
+            "node-name": f"file{number}",
+            "filename": str(disk.image),
+            "cache": {"no-flush": True},
+        },
     }
     common: dict[str, Any] = {"drive": f"disk{number}", "id": f"drive{number}"}
     if vm.firmware == "uefi" and "network" not in vm.boot:
@@ -239,8 +250,9 @@ def _disk(vm: Vm, disk: Disk, number: int) -> list[str]:
         "nvme": {"driver": "nvme", **common, "serial": disk.serial or f"nvme{number}", **sizes},
         "sata": {"driver": "ide-hd", "bus": f"sata.{number}", **common, **identity}
         | {"model": disk.model},
+        # QEMU itself stops a machine whose disk has no space left, unless told to tell the guest
         "scsi": {"driver": "scsi-hd", "bus": "scsi.0", **common, **identity, **sizes}
-        | {"product": disk.model},
+        | {"product": disk.model, "werror": "report"},
         "usb": {"driver": "usb-storage", "bus": "usb.0", **common, **serial, **sizes},
     }
     return ["-blockdev", json.dumps(backend), "-device", json.dumps(_given(device[disk.bus]))]
@@ -386,6 +398,27 @@ class Machine:
             end = self.qmp.wait_for_event("MIGRATION", 120, status=("completed", "failed"))
         if end["data"]["status"] == "failed":
             raise process.ProcessError(f"{self.vm.name}: {self.qmp.execute('query-migrate')}")
+
+    def break_disk(self, number: int, error: int, *, once: bool = False) -> None:
+        """Let every write to a disk (0 is the first) fail from now on, or the next one only.
+
+        `error` is an errno of the host's. A SCSI disk tells the guest of ENOSPC (SPC-4, "space
+        allocation failed"), for everything else and over other buses it is an I/O error.
+        Raises qemu.qmp.QMPError.
+        """
+        rule = {"event": "none", "iotype": "write", "errno": error, "once": once}
+        fault = {"driver": "blkdebug", "node-name": f"fault{number}", "image": f"file{number}"}
+        self.qmp.execute("blockdev-add", {**fault, "inject-error": [rule]})
+        options = {**_format(self.vm.disks[number], number), "file": f"fault{number}"}
+        self.qmp.execute("blockdev-reopen", {"options": [options]})
+
+    def remount_read_only(self) -> None:
+        """Let the guest's kernel make all file systems on disks read-only (sysrq.rst, "u").
+
+        A BREAK on the console is the magic key there; one letter must follow within 5 s.
+        """
+        self.qmp.execute("chardev-send-break", {"id": "serial0"})
+        self.console.send(b"u")
 
     def kill(self) -> None:
         """Pull the plug. May be called at any time and again."""

@@ -25,6 +25,7 @@ from installer.act.payload import Inventory
 from installer.act.payload.source import Patience
 from installer.act.payload.system import installed_system
 from installer.act.run import Program, Runner
+from installer.act.trouble import full, no_room
 from installer.model.errors import InstallError, fail
 from installer.model.payload_steps import CheckClosure, CopyClosure
 from installer.model.units import MIB, format_bytes, format_seconds
@@ -360,13 +361,8 @@ class _Work:
                 hint="sign the cache's paths (nix store sign), or give the key that they are "
                 "signed with as payload.closure.public-keys",
             )
-        if "No space left on device" in words:
-            return fail(
-                "payload.too-large",
-                f"no space left while the closure was copied: {words}",
-                where=where,
-                hint="make the file system larger, or the system smaller",
-            )
+        if full(said.errors):
+            return no_room(self._target, self._step.capacity, said.errors, where=where)
         if _OFFLINE.search(words) and not _FINAL.search(words):
             return fail(
                 "network.lost",

@@ -26,10 +26,11 @@ from installer.act.narrator import Narrator, Progress
 from installer.act.payload.fetching import Fetcher, Part, StoppedError, parts_of
 from installer.act.payload.framed import Framed, odd
 from installer.act.payload.mirrors import Mirror
-from installer.act.payload.pipeline import TAR, full, full_file_systems, pipe
+from installer.act.payload.pipeline import TAR, pipe
 from installer.act.payload.source import Patience
 from installer.act.payload.vetting import Contents
 from installer.act.run import Program, Runner
+from installer.act.trouble import full, hopeless, no_room
 from installer.model.errors import InstallError, fail
 from installer.model.events import Stage
 from installer.model.manifest import KINDS, WINDOW, Kind, Manifest
@@ -297,7 +298,7 @@ class _Worker(threading.Thread):
     def _write(self, data: memoryview) -> None:
         assert self._end is not None  # noqa: S101 - for the type checker
         assert self._tar is not None  # noqa: S101
-        if full(self._tar.last_words):
+        if hopeless(self._tar.last_words):
             # tar itself would go on and fail for every other file
             raise BrokenPipeError
         begun = moved = time.monotonic()
@@ -342,9 +343,9 @@ class _Worker(threading.Thread):
                 return error
             if not full(self._tar.last_words):
                 return self._tar.failure(code)
-        return full_file_systems(
-            work.capacity,
+        return no_room(
             work.target,
+            work.capacity,
             self._tar.last_words,
             where=f"after {work.fetcher.traffic.verified} of {work.manifest.archive.size} bytes",
         )

@@ -15,7 +15,7 @@ import queue
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from installer.act.payload.compression import HEAD, Format, damaged, recognise
 from installer.act.payload.source import Patience, Source, open_source
 from installer.act.payload.vetting import Contents, vet
 from installer.act.run import Program, Runner
+from installer.act.trouble import full, hopeless, no_room
 from installer.model.errors import InstallError, Problem, fail
 from installer.model.units import MIB, format_bytes, format_seconds
 
@@ -49,8 +50,6 @@ TAR = (
 _PIECE = 256 * 1024
 _TICK = 0.25
 _LEAVE_SECONDS = 15.0
-_FULL = "No space left on device"
-_NEARLY_FULL = 4 * MIB
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ class _Work:
         """Give tar what was approved."""
         if self.tar is None or self.tar_end is None:
             raise RuntimeError("nothing is being unpacked")
-        if full(self.tar.last_words):
+        if hopeless(self.tar.last_words):
             # tar itself would go on and fail for every other file
             raise BrokenPipeError
         begun = time.monotonic()
@@ -334,9 +333,9 @@ class _Work:
             code = self.tar.end(self.patience.stuck)
             if not full(self.tar.last_words):
                 return self.tar.failure(code)
-        return full_file_systems(
-            rules.capacity,
+        return no_room(
             target,
+            rules.capacity,
             self.tar.last_words,
             where=f"after {format_bytes(self.unpacked)} of the unpacked archive",
         )
@@ -348,40 +347,6 @@ class _Work:
             where=f"after {self.unpacked} bytes of the unpacked archive",
             hint="the kernel's log (dmesg) tells of a disk that does not answer",
         )
-
-
-def full(words: Sequence[str]) -> bool:
-    """Say whether tar's words are about a file system without room."""
-    return any(_FULL in word for word in words)
-
-
-def full_file_systems(
-    mounts: Mapping[str, int], target: Path, words: Sequence[str], *, where: str
-) -> InstallError:
-    """Make the error for a tar that found no room; it says which file systems are full."""
-    return fail(
-        "payload.too-large",
-        f"no space left {_full_ones(mounts, target)}: "
-        f"{next(word for word in words if _FULL in word)}",
-        where=where,
-        hint="make the file system larger, or the payload smaller",
-    )
-
-
-def _full_ones(mounts: Mapping[str, int], target: Path) -> str:
-    """Say which of the target's file systems are full."""
-    full = []
-    for mount in mounts:
-        try:
-            state = os.statvfs(target / mount.lstrip("/"))
-        except OSError:
-            continue
-        size = state.f_blocks * state.f_frsize
-        if state.f_bavail * state.f_frsize < _NEARLY_FULL:
-            full.append(f"on {mount} ({format_bytes(size)})")
-        elif state.f_files and not state.f_favail:
-            full.append(f"for one more file on {mount} ({state.f_files} inodes)")
-    return " and ".join(full) or "on one of the file systems"
 
 
 def _changed_since(source: Source, how: str) -> InstallError:

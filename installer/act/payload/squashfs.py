@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from installer.act.holders import mounted_from
 from installer.act.narrator import Narrator
 from installer.act.payload import Inventory
 from installer.act.payload.archive import show
 from installer.act.payload.source import Patience, open_source
 from installer.act.payload.system import installed_system
 from installer.act.run import Program, Runner
+from installer.act.trouble import full, hopeless, no_room
 from installer.model.errors import InstallError, fail
 from installer.model.payload_steps import CheckSquashfs, UnpackSquashfs
 from installer.model.plan import PAYLOAD_REGISTRATION
@@ -51,7 +53,6 @@ _DOWNLOAD = ".netinstall-download"
 _LIST_SECONDS = 600.0
 _PIECE = 64 * 1024
 _TICK = 0.25
-_FULL = "No space left on device"
 _DAMAGED = re.compile("corrupt|compress|read|superblock", re.IGNORECASE)
 
 _Kind = Literal["root", "store"]
@@ -304,17 +305,16 @@ class _Work:
 
     def _failure(self, program: Program, code: int) -> InstallError:
         words = " ".join(program.last_words)
-        if _FULL in words:
-            return fail(
-                "payload.too-large",
-                f"no space left while {self.shown} was unpacked: {words}",
-                where="disks",
-                hint="make the file system larger, or the payload smaller; a downloaded squashfs "
-                "needs room beside what it unpacks to",
+        if full(program.last_words):
+            return no_room(
+                self._target,
+                self._step.capacity,
+                program.last_words,
+                where=f"unpacking {self.shown}"
+                + ("" if self._step.source.startswith("/") else ", which lies there meanwhile"),
             )
-        if code == 1 and re.search(
-            "corrupt|decompress|read|superblock|compression", words, re.IGNORECASE
-        ):
+        # what cannot be written is not the image's fault: "Read-only file system"
+        if code == 1 and not hopeless(program.last_words) and _DAMAGED.search(words):
             return fail(
                 "payload.format",
                 f"{self.shown} is damaged, or of a kind that unsquashfs does not know: {words}",
@@ -338,7 +338,7 @@ class _Work:
                 "payload.too-large",
                 f"no space left for the download of {self.shown}"
                 + (f" ({format_bytes(size)})" if size else ""),
-                where=str(folder.parent),
+                where=f"{folder.parent} ({mounted_from(folder.parent) or 'no disk'})",
                 hint="make the file system larger; a downloaded squashfs needs room beside what "
                 "it unpacks to",
             )

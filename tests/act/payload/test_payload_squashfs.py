@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from serving import Fault, serving
 from tars import HASH, TOPLEVEL
 from test_payload_unpack import seen, tree
 
+from installer.act.holders import mounted_from
 from installer.act.narrator import Narrator
 from installer.act.payload import Inventory, squashfs
 from installer.act.payload.source import Patience
@@ -283,7 +285,9 @@ def test_a_full_disk(root: Path, small: Path) -> None:
     with serving(image.read_bytes()) as server:
         problem = refused(server.url, small)
     assert problem.code == "payload.too-large"
-    assert problem.what.startswith(f"no space left while {server.url} was unpacked: ")
+    loop = mounted_from(small)
+    assert re.fullmatch(rf"no space left on / \(1\d\.\d MiB on {loop}\): .*", problem.what)
+    assert problem.where == f"unpacking {server.url}, which lies there meanwhile"
     assert not (small / ".netinstall-download").exists()
     (root / "more").write_bytes(os.urandom(20 * MIB))
     image.unlink()
@@ -294,7 +298,7 @@ def test_a_full_disk(root: Path, small: Path) -> None:
     assert problem.what == (
         f"no space left for the download of {server.url} ({len(content) / MIB:.1f} MiB)"
     )
-    assert problem.where == str(small)
+    assert problem.where == f"{small} ({loop})"
     assert not (small / ".netinstall-download").exists()
 
 

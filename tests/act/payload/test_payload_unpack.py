@@ -317,7 +317,7 @@ def test_a_full_file_system_is_named(tmp_path: Path, target: Path) -> None:
     path = tarball(tmp_path, SYSTEM + noise + END)
     problem = refused(path, target, capacity={"/": GIB, "/nix": GIB})
     assert problem.code == "payload.too-large"
-    assert problem.what.startswith("no space left on /nix (8.00 MiB): tar: nix/file")
+    assert problem.what.startswith("no space left on /nix (8.00 MiB on small): tar: nix/file")
     assert problem.what.endswith(": No space left on device")
     assert problem.hint == "make the file system larger, or the payload smaller"
     # it did not go through all the others

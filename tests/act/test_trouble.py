@@ -1,0 +1,165 @@
+"""What is said of a disk that fails: real file systems on loop devices whose disk gives out."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from lab.steps import run
+
+from installer.act import trouble
+from installer.act.run import Runner
+from installer.act.target import Target
+from installer.model.errors import InstallError, Problem, fail
+from installer.model.facts import Disk
+from installer.model.units import GIB, MIB
+from installer.observe.kernel_log import KernelLog
+
+TAR = fail(
+    "command.failed",
+    "tar ended with exit code 2",
+    where="unpacking into /mnt",
+    hint="its last words:\ntar: nix: Cannot mkdir: Read-only file system",
+)
+
+
+@contextmanager
+def _mounted(disk: Path, where: Path, *options: str) -> Iterator[Path]:
+    where.mkdir()
+    run("mount", *options, disk, where)
+    try:
+        yield where
+    finally:
+        run("umount", where)
+
+
+@pytest.fixture
+def dying() -> Iterator[Path]:
+    """A loop device of 512 MiB with an ext4, of which only the first 32 MiB can be written."""
+    memory = os.memfd_create("disk", os.MFD_ALLOW_SEALING)
+    with os.fdopen(memory, "r+b") as image:
+        image.truncate(512 * MIB)
+        node = run("losetup", "--find", "--show", f"/proc/{os.getpid()}/fd/{memory}").strip()
+        try:
+            options = ["-E", "nodiscard,lazy_itable_init=1", "-J", "size=4,location=16M"]
+            run("mkfs.ext4", "-q", "-b", "4096", *options, node)
+            image.truncate(32 * MIB)
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+            yield Path(node)
+        finally:
+            run("losetup", "--detach", node)
+
+
+def _disk(node: Path) -> Disk:
+    return Disk(str(node), 512 * MIB, serial="S1", by_id=("virtio-S1",))
+
+
+def _explained(error: InstallError, node: Path, root: Path, log: KernelLog) -> tuple[Problem, ...]:
+    return trouble.explained(error, disks=[_disk(node)], root=root, mounts=["/"], log=log).problems
+
+
+@pytest.mark.loop
+def test_what_was_lost_on_the_way_is_heard(dying: Path, tmp_path: Path) -> None:
+    with _mounted(dying, tmp_path / "mnt") as root, KernelLog() as log:
+        target = Target(root, Runner(), filesystems=["/"])
+        target.flush()
+        assert log.errors([dying.name]) == {}
+        # as tar does: it takes what the page cache took for written
+        (root / "noise").write_bytes(os.urandom(64 * MIB))
+        with pytest.raises(InstallError) as caught:
+            target.flush()
+        (lost,) = caught.value.problems
+        assert lost == Problem(
+            "device.io",
+            "what was written to the new system did not all reach the disk",
+            str(root),
+            f"its last words:\nsync: error syncing '{root}': Input/output error",
+        )
+        disk, rest = _explained(caught.value, dying, root, log)
+        assert rest == lost
+        assert (disk.code, disk.what, disk.where) == (
+            "device.io",
+            f"the disk {dying} (serial S1) fails: reading or writing it gave errors",
+            "/dev/disk/by-id/virtio-S1",
+        )
+        advice, *words = disk.hint.splitlines()
+        assert advice.startswith("another disk, cable or controller; of a virtual disk, ")
+        assert advice.endswith("The kernel's words:")
+        assert any(f" error, dev {dying.name}, sector " in line for line in words)
+        assert len(words) <= 6
+
+
+@pytest.mark.loop
+def test_a_file_system_that_became_read_only_is_named(loop_disk: Path, tmp_path: Path) -> None:
+    run("mkfs.ext4", "-q", loop_disk)
+    with KernelLog() as log, _mounted(loop_disk, tmp_path / "mnt") as root:
+        assert _explained(TAR, loop_disk, root, log) == TAR.problems
+        run("mount", "-o", "remount,ro", root)
+        assert _explained(TAR, loop_disk, root, log) == (
+            Problem(
+                "device.io",
+                "the file system of / became read-only while it was written to",
+                str(loop_disk),
+                "a file system does so when its disk fails, or when somebody remounts it; look at "
+                "the kernel's log (dmesg)",
+            ),
+            *TAR.problems,
+        )
+
+
+@pytest.mark.loop
+@pytest.mark.parametrize("loop_disk", [(32 * MIB, 512)], indirect=True)
+def test_a_program_without_room_is_told_as_such(loop_disk: Path, tmp_path: Path) -> None:
+    run("mkfs.ext4", "-q", loop_disk)
+    with KernelLog() as log, _mounted(loop_disk, tmp_path / "mnt") as root:
+        with pytest.raises(OSError, match="No space left"):
+            (root / "noise").write_bytes(bytes(GIB // 8))
+        with pytest.raises(InstallError) as caught:
+            Runner().run(["cp", "/bin/bash", str(root)], timeout=60, purpose="copying")
+        full, rest = _explained(caught.value, loop_disk, root, log)
+        assert rest == caught.value.problems[0]
+        assert full.code == "payload.too-large"
+        assert full.what.startswith("no space left on / (")
+        assert full.what.endswith(f" MiB on {loop_disk}): No space left on device")
+        assert full.where == f"copying: cp /bin/bash {root}"
+
+
+@pytest.mark.root
+def test_others_disks_and_others_words_are_not_taken(tmp_path: Path) -> None:
+    with KernelLog() as log:
+        # what programs write there is no word of the kernel, whatever they say of themselves
+        Path("/dev/kmsg").write_text("<3>I/O error, dev vdz, sector 1 op 0x1:(WRITE)\n")
+        assert log.errors(["vdz"]) == {}
+    stopped = fail("interrupted", "interrupted by a person")
+    with KernelLog() as log:
+        assert _explained(stopped, Path("/dev/vdz"), tmp_path, log) == stopped.problems
+
+
+@pytest.mark.parametrize(
+    ("line", "disks", "counts"),
+    [
+        ("I/O error, dev vda, sector 8 op 0x1:(WRITE) flags 0x800", ["vda"], True),
+        ("EXT4-fs error (device vda2): ext4_journal_check_start:83: aborted", ["vda"], True),
+        ("EXT4-fs (nvme0n1p2): Remounting filesystem read-only", ["nvme0n1"], True),
+        ("nvme nvme0: I/O 12 QID 1 timeout, aborting", ["nvme0n1"], True),
+        ("Aborting journal on device vda2-8.", ["vda"], True),
+        ("I/O error, dev vdaa, sector 8 op 0x1:(WRITE) flags 0x800", ["vda"], False),
+        ("I/O error, dev vda, sector 8 op 0x1:(WRITE) flags 0x800", [], False),
+        ("EXT4-fs (vda2): VFS: Can't find ext4 filesystem", ["vda"], False),
+    ],
+)
+def test_which_words_are_about_a_disk(
+    tmp_path: Path, line: str, disks: list[str], *, counts: bool
+) -> None:
+    # a file in the place of /dev/kmsg, because nothing but the kernel can speak as the kernel
+    path = tmp_path / "kmsg"
+    path.touch()
+    with KernelLog(path) as log:
+        path.write_text(f"3,1,2,-;{line}\n SUBSYSTEM=block\n")
+        assert log.errors(disks) == ({disks[0]: [line]} if counts else {})
+
+
+def test_no_kernel_log_is_no_reason_to_fail(tmp_path: Path) -> None:
+    assert KernelLog(tmp_path / "none").errors(["vda"]) == {}

@@ -1,0 +1,157 @@
+"""The disk fails while the system is written: told with step and device, and nothing boots."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lab import agent, process, sample
+from lab.bench import Bench
+from lab.boot_server import BootServer
+from lab.network import UserNetwork
+from lab.vm import Bus, Machine, Nic, Vm
+
+pytestmark = [pytest.mark.vm, pytest.mark.root]
+
+ANSWERS = """
+version = 1
+
+[payload]
+{payload}
+
+[[disks]]
+match = {{ serial = "netinstall-root" }}
+
+[[disks.partitions]]
+size = "rest"
+mount = "/"
+label = "nixos"
+"""
+TARBALL = ANSWERS.format(payload='url = "@URL@"\nsha256 = "@SHA256@"\nverify = "stream"')
+SQUASHFS = ANSWERS.format(payload='squashfs = "@URL@"\nsha256 = "@SHA256@"')
+PAYLOAD = "/system[.]tar[.]zst"
+NOTHING_TO_BOOT = r"No bootable device"
+UNPACKING = "unpack http://"
+LOADER = "install the boot loader"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to the disk in which step, and what has to be said about it."""
+
+    happen: Callable[[Machine], None]
+    says: tuple[str, ...]
+    step: str = UNPACKING
+    bus: Bus = "virtio"
+
+
+def io_errors(machine: Machine) -> None:
+    machine.break_disk(0, errno.EIO)
+
+
+def one_io_error(machine: Machine) -> None:
+    machine.break_disk(0, errno.EIO, once=True)
+
+
+def no_space(machine: Machine) -> None:
+    machine.break_disk(0, errno.ENOSPC)
+
+
+FAILS = "the disk {node} (serial netinstall-root) fails: reading or writing it gave errors"
+FAULTS = {
+    # in the end, ext4 cannot write its journal
+    "io-errors": Fault(
+        io_errors, (FAILS, "I/O error, dev vda, sector ", "EXT4-fs error (device vda2)")
+    ),
+    # nobody asks for what was lost, unless somebody asks
+    "one-io-error": Fault(one_io_error, (FAILS, "I/O error, dev vda, sector "), step=""),
+    # what a thin volume of a SAN says when its pool is full
+    "no-space-on-the-device": Fault(
+        no_space, (FAILS, "critical space allocation error, dev sda, sector "), bus="scsi"
+    ),
+    "read-only": Fault(
+        Machine.remount_read_only,
+        (
+            "the file system of / became read-only while it was written to",
+            "where /dev/vda2",
+            "Read-only file system",
+        ),
+    ),
+    "boot-loader": Fault(io_errors, (FAILS, "I/O error, dev vda, sector "), step=LOADER),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "io-errors" else pytest.mark.slow) for name in FAULTS],
+)
+def test_a_disk_that_fails_in_the_middle(bench: Bench, name: str) -> None:
+    fault = FAULTS[name]
+    server = BootServer(bench.web)
+    server.answers(TARBALL)
+    target = bench.disk("4G", serial="netinstall-root", bus=fault.bus)
+    vm = Vm(memory=1024, disks=(target,), nics=(Nic(UserNetwork(bootfile=server.ipxe())),))
+    machine = bench.boot(vm)
+    console = machine.console
+    if fault.step == LOADER:
+        console.expect(rf"\] {LOADER}", 400, fail_on=["INSTALLATION FAILED"])
+        fault.happen(machine)
+    else:
+        server.web.wait_for_request(PAYLOAD, 240, method="GET")
+        # slow enough to be in the middle
+        server.web.pace(4_000_000)
+        server.web.wait_for_request(PAYLOAD, 120, method="GET", sent=20_000_000)
+        # ext4 commits its journal every 5 s, and then knows
+        fault.happen(machine)
+    said = failure(machine)
+    node = "/dev/sda" if fault.bus == "scsi" else "/dev/vda"
+    for text in (fault.step, *fault.says, "error device.io", "exit 5 ("):
+        assert text.format(node=node) in said
+    # a disk that nothing can be written to keeps what it has, and that is said
+    assert ("could not be wiped" in console.text) == (fault.step == LOADER)
+    machine.kill()
+    require_nothing_boots(bench, vm)
+
+
+def test_a_file_system_without_room(bench: Bench, tmp_path: Path) -> None:
+    """What a squashfs unpacks to is known only when it is unpacked."""
+    tree = tmp_path / "system"
+    tree.mkdir()
+    process.run(["tar", "-xpf", str(sample.tarball()), "-C", str(tree)])
+    image = tmp_path / "system.squashfs"
+    options = ["-comp", "zstd", "-Xcompression-level", "3", "-quiet", "-no-progress"]
+    process.run(["mksquashfs", str(tree), str(image), *options], 300)
+    server = BootServer(bench.web, payload=image)
+    server.answers(SQUASHFS)
+    target = bench.disk("176M", serial="netinstall-root")
+    vm = Vm(memory=1024, disks=(target,), nics=(Nic(UserNetwork(bootfile=server.ipxe())),))
+    machine = bench.boot(vm)
+    said = failure(machine)
+    assert UNPACKING in said
+    assert "no space left on / (" in said
+    assert "MiB on /dev/vda2): " in said
+    assert "error payload.too-large" in said
+    assert "exit 4 (" in said
+    machine.kill()
+    require_nothing_boots(bench, vm)
+
+
+def failure(machine: Machine) -> str:
+    """What a person reads on the console at the end."""
+    console = machine.console
+    failed = console.expect(
+        r"(?s)INSTALLATION FAILED.*?\n\+=+\+\n", 300, fail_on=[r"INSTALLED in .*"]
+    )
+    console.expect_prompt(agent.PROMPT, 120)
+    assert "Traceback" not in console.text
+    said = agent.prose(failed[0])
+    assert "the disks were already being changed; this machine cannot boot from them" in said
+    return said
+
+
+def require_nothing_boots(bench: Bench, vm: Vm) -> None:
+    alone = bench.boot(vm.without_network_boot())
+    alone.console.expect(NOTHING_TO_BOOT, 60, fail_on=[r"Linux version .*", r"GRUB.*"])
