@@ -25,6 +25,10 @@ if NIXPKGS:
       payload.unverified = true;
       disks = [ { match.serial = "A"; partitions = [ { size = "rest"; mount = "/"; } ]; } ];
     }"""
+    _PACKAGES = (
+        *("bootLoader", "image", "initrd", "kernel", "kexec"),
+        *("netboot", "netinstall", "tarball", "tftp"),
+    )
     # the third machine, of which the payload knows nothing
     HARDWARE = """({ lib, modulesPath, ... }: {
       imports = [ (modulesPath + "/profiles/qemu-guest.nix") ];
@@ -72,19 +76,70 @@ if NIXPKGS:
         assert all(path.endswith(".drv") for path in found.values())
 
     def test_every_package_is_a_derivation(tmp_path: Path) -> None:
-        names = [
-            "bootLoader",
-            "image",
-            "initrd",
-            "kernel",
-            "kexec",
-            "netboot",
-            "netinstall",
-            "tarball",
-            "tftp",
-        ]
         found = _evaluate(tmp_path, "builtins.mapAttrs (_: each: each.drvPath) netinstall.packages")
-        _are_derivations(found, names)
+        _are_derivations(found, _PACKAGES)
+
+    def test_every_attribute_of_the_flake_is_a_derivation(tmp_path: Path) -> None:
+        """Its outputs, called as Nix calls them, with this nixpkgs as the input."""
+        found = _evaluate(
+            tmp_path,
+            f"""
+            let
+              outputs = (import {ROOT}/flake.nix).outputs {{
+                self = {{ }};
+                nixpkgs.legacyPackages.x86_64-linux = pkgs;
+              }};
+              paths = builtins.mapAttrs (_: each: each.drvPath);
+              of = kind: paths outputs.${{kind}}.x86_64-linux;
+            in
+            {{
+              kinds = builtins.attrNames outputs;
+              packages = of "packages";
+              checks = of "checks";
+              devShells = of "devShells";
+              formatter = paths outputs.formatter;
+              overlays.netinstall = (pkgs.extend outputs.overlays.default).netinstall.drvPath;
+              nixosModules = builtins.mapAttrs (
+                _: module: (system [ module {BASE} ]).config.system.build.toplevel.drvPath
+              ) outputs.nixosModules;
+              lib = {{
+                netboot = (outputs.lib.netboot {{ }}).drvPath;
+                nfsroot = (outputs.lib.nfsroot {{ }}).image.drvPath;
+                payload = (outputs.lib.payload (system [ {BASE} ]) {{ }}).drvPath;
+              }};
+              answers = outputs.lib.answers {ANSWERS};
+            }}
+            """,
+        )
+        assert isinstance(found, dict), found
+        kinds = set(found.pop("kinds"))
+        assert found.pop("answers")["disks"][0]["match"] == {"serial": "A"}
+        # an output that nobody looks at here would be one that nobody ever evaluated
+        assert kinds == set(found)
+        wanted = {
+            "packages": {*_PACKAGES, "default"},
+            "checks": {"netboot", "netinstall"},
+            "devShells": {"default"},
+            "formatter": {"x86_64-linux"},
+            "overlays": {"netinstall"},
+            "nixosModules": {"image", "installer", "nfsroot", "server"},
+            "lib": {"netboot", "nfsroot", "payload"},
+        }
+        for kind, names in wanted.items():
+            _are_derivations(found[kind], names)
+
+    def test_default_nix_offers_what_the_flake_does(tmp_path: Path) -> None:
+        found = _evaluate(
+            tmp_path,
+            """{
+              attributes = builtins.attrNames netinstall;
+              shell = netinstall.shell.drvPath;
+              checks = builtins.mapAttrs (_: each: each.drvPath) netinstall.checks;
+            }""",
+        )
+        assert isinstance(found, dict), found
+        assert found["attributes"] == ["checks", "lib", "nixosModules", "packages", "shell"]
+        _are_derivations(found["checks"], ["netboot"])
 
     @pytest.mark.parametrize("systemd", ["true", "false"])
     def test_options_reach_the_kernel_command_line(tmp_path: Path, systemd: str) -> None:

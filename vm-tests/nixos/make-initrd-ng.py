@@ -1,4 +1,4 @@
-"""make-initrd-ng.py CONTENTS ROOT: what nixpkgs' program of that name does, which is to be compiled.
+"""make-initrd-ng.py CONTENTS ROOT: what nixpkgs' program of that name does, which is in Rust.
 
 CONTENTS is a JSON list of {source, target}: files and folders of the store that are copied to ROOT
 under their own names, with what their links and their ELF files name, and a link at `target`.
@@ -51,7 +51,9 @@ def copy(path: str, root: Path) -> Iterator[str]:
             if not target.is_symlink():
                 target.symlink_to(source.readlink())
             # what stands before it is no link: `..` leads where it seems to
-            following = os.path.normpath(Path(source.parent, source.readlink(), *parts[index + 1 :]))
+            following = os.path.normpath(
+                Path(source.parent, source.readlink(), *parts[index + 1 :])
+            )
             if Path(following).exists():
                 yield following
             return

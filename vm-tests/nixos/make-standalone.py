@@ -40,11 +40,13 @@ def files(root: Path) -> Iterator[Path]:
 
 def patch(root: Path, usr: Path) -> None:
     """Give programs and libraries the loader and the search path of `root`."""
-    patchelf = [usr / LOADER, "--library-path", usr / LIBRARIES, usr / "bin/patchelf"]
+    patchelf = [str(usr / LOADER), "--library-path", str(usr / LIBRARIES)]
+    patchelf += [str(usr / "bin/patchelf")]
     inside = root / "usr"
     folders = [inside / LIBRARIES, inside / LIBRARIES / "systemd", inside / "lib/nix"]
     search = ":".join(str(each) for each in folders if each.is_dir())
-    programs, libraries = [], []
+    programs: list[Path] = []
+    libraries: list[Path] = []
     for file in files(root):
         found = segments(file)
         # the loader finds itself, and is found by, nothing
@@ -54,10 +56,11 @@ def patch(root: Path, usr: Path) -> None:
     # otherwise. DT_RPATH also counts for what is loaded later.
     for group, options in (
         ([*programs, *libraries], ["--force-rpath", "--add-rpath", search]),
-        (programs, ["--set-interpreter", inside / LOADER]),
+        (programs, ["--set-interpreter", str(inside / LOADER)]),
     ):
         for start in range(0, len(group), 200):
-            subprocess.run([*patchelf, *options, *group[start:][:200]], check=True)
+            chunk = group[start : start + 200]
+            subprocess.run([*patchelf, *options, *map(str, chunk)], check=True)
 
 
 def relink(root: Path) -> None:

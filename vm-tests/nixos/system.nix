@@ -19,7 +19,7 @@ in
         netinstall.dryRun = true;
         netinstall.onFailure = "shell";
         netinstall.answers = {
-          payload.url = "http://10.0.2.2/system.tar.zst";
+          payload.path = "/not-there.tar.zst";
           payload.unverified = true;
           disks = [
             {
