@@ -5,6 +5,7 @@ new enough for it. Continuous integration on Debian 12 can have neither.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,56 @@ if NIXPKGS:
         assert isinstance(found, dict), found
         assert found["attributes"] == ["checks", "lib", "nixosModules", "packages", "shell"]
         _are_derivations(found["checks"], ["netboot"])
+
+    def _blocks() -> list[str]:
+        text = (ROOT / "docs/nixos.md").read_text()
+        return re.findall(r"^```nix\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+    def test_the_flake_of_the_documents_evaluates(tmp_path: Path) -> None:
+        (tmp_path / "flake.nix").write_text(_blocks()[0])
+        # what nixos-generate-config writes on the server
+        (tmp_path / "server-hardware.nix").write_text(
+            '{ fileSystems."/" = { device = "/dev/disk/by-label/root"; fsType = "ext4"; }; }\n'
+        )
+        found = _evaluate(
+            tmp_path,
+            f"""
+            let
+              nixpkgs = {{
+                legacyPackages.x86_64-linux = pkgs;
+                lib = pkgs.lib // {{ nixosSystem = import {NIXPKGS}/nixos/lib/eval-config.nix; }};
+              }};
+              ours = (import {ROOT}/flake.nix).outputs {{ inherit nixpkgs; self = ours; }};
+              mine = (import {tmp_path}/flake.nix).outputs {{
+                inherit nixpkgs;
+                self = mine;
+                netinstall = ours;
+              }};
+              inherit (mine) nixosConfigurations;
+            in
+            {{
+              payload = nixosConfigurations.db7.config.system.build.netinstallPayload.drvPath;
+              server = nixosConfigurations.server.config.system.build.toplevel.drvPath;
+            }}
+            """,
+        )
+        _are_derivations(found, ["payload", "server"])
+
+    def test_the_file_of_the_documents_evaluates_without_flakes(tmp_path: Path) -> None:
+        (tmp_path / "machine.nix").write_text(
+            _blocks()[1]
+            .replace("/home/me/netinstall", str(ROOT))
+            # all of nixpkgs would be copied to the store
+            .replace("channel = <nixpkgs>", "channel = <nixpkgs/lib>")
+        )
+        (tmp_path / "db7.nix").write_text(BASE)
+        done = instantiate(
+            *("-I", f"nixpkgs={NIXPKGS}", "--option", "substitute", "false"),
+            *("--option", "fsync-metadata", "false", str(tmp_path / "machine.nix")),
+            store=str(tmp_path / "store"),
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith("-netinstall-payload.drv")
 
     @pytest.mark.parametrize("systemd", ["true", "false"])
     def test_options_reach_the_kernel_command_line(tmp_path: Path, systemd: str) -> None:
