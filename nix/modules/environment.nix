@@ -238,6 +238,18 @@ in
     ) "netinstall.failure-delay=${toString cfg.failureDelay}"
     ++ lib.optional cfg.dryRun "netinstall.dry-run=1";
 
+    # The unit of netboot.nix that does this belongs to the systemd that never starts here, and an
+    # NFS root has none. Payloads from a binary cache need the store to know its paths.
+    boot.postBootCommands = ''
+      for registration in /nix/store/nix-path-registration /nix-path-registration; do
+        if [ -e $registration ]; then
+          ${config.nix.package}/bin/nix-store --load-db < $registration
+          touch /etc/NIXOS
+          ${config.nix.package}/bin/nix-env -p /nix/var/nix/profiles/system --set /run/current-system
+        fi
+      done
+    '';
+
     boot.initrd = {
       netinstall.enable = true;
       systemd.enable = lib.mkDefault true;

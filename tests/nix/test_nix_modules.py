@@ -5,6 +5,7 @@ new enough for it. Continuous integration on Debian 12 can have neither.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ if NIXPKGS:
       payload.unverified = true;
       disks = [ { match.serial = "A"; partitions = [ { size = "rest"; mount = "/"; } ]; } ];
     }"""
+    _PACKAGES = (
+        *("bootLoader", "image", "initrd", "kernel", "kexec"),
+        *("netboot", "netinstall", "tarball", "tftp"),
+    )
     # the third machine, of which the payload knows nothing
     HARDWARE = """({ lib, modulesPath, ... }: {
       imports = [ (modulesPath + "/profiles/qemu-guest.nix") ];
@@ -72,19 +77,120 @@ if NIXPKGS:
         assert all(path.endswith(".drv") for path in found.values())
 
     def test_every_package_is_a_derivation(tmp_path: Path) -> None:
-        names = [
-            "bootLoader",
-            "image",
-            "initrd",
-            "kernel",
-            "kexec",
-            "netboot",
-            "netinstall",
-            "tarball",
-            "tftp",
-        ]
         found = _evaluate(tmp_path, "builtins.mapAttrs (_: each: each.drvPath) netinstall.packages")
-        _are_derivations(found, names)
+        _are_derivations(found, _PACKAGES)
+
+    def test_every_attribute_of_the_flake_is_a_derivation(tmp_path: Path) -> None:
+        """Its outputs, called as Nix calls them, with this nixpkgs as the input."""
+        found = _evaluate(
+            tmp_path,
+            f"""
+            let
+              outputs = (import {ROOT}/flake.nix).outputs {{
+                self = {{ }};
+                nixpkgs.legacyPackages.x86_64-linux = pkgs;
+              }};
+              paths = builtins.mapAttrs (_: each: each.drvPath);
+              of = kind: paths outputs.${{kind}}.x86_64-linux;
+            in
+            {{
+              kinds = builtins.attrNames outputs;
+              packages = of "packages";
+              checks = of "checks";
+              devShells = of "devShells";
+              formatter = paths outputs.formatter;
+              overlays.netinstall = (pkgs.extend outputs.overlays.default).netinstall.drvPath;
+              nixosModules = builtins.mapAttrs (
+                _: module: (system [ module {BASE} ]).config.system.build.toplevel.drvPath
+              ) outputs.nixosModules;
+              lib = {{
+                netboot = (outputs.lib.netboot {{ }}).drvPath;
+                nfsroot = (outputs.lib.nfsroot {{ }}).image.drvPath;
+                payload = (outputs.lib.payload (system [ {BASE} ]) {{ }}).drvPath;
+              }};
+              answers = outputs.lib.answers {ANSWERS};
+            }}
+            """,
+        )
+        assert isinstance(found, dict), found
+        kinds = set(found.pop("kinds"))
+        assert found.pop("answers")["disks"][0]["match"] == {"serial": "A"}
+        # an output that nobody looks at here would be one that nobody ever evaluated
+        assert kinds == set(found)
+        wanted = {
+            "packages": {*_PACKAGES, "default"},
+            "checks": {"netboot", "netinstall"},
+            "devShells": {"default"},
+            "formatter": {"x86_64-linux"},
+            "overlays": {"netinstall"},
+            "nixosModules": {"image", "installer", "nfsroot", "server"},
+            "lib": {"netboot", "nfsroot", "payload"},
+        }
+        for kind, names in wanted.items():
+            _are_derivations(found[kind], names)
+
+    def test_default_nix_offers_what_the_flake_does(tmp_path: Path) -> None:
+        found = _evaluate(
+            tmp_path,
+            """{
+              attributes = builtins.attrNames netinstall;
+              shell = netinstall.shell.drvPath;
+              checks = builtins.mapAttrs (_: each: each.drvPath) netinstall.checks;
+            }""",
+        )
+        assert isinstance(found, dict), found
+        assert found["attributes"] == ["checks", "lib", "nixosModules", "packages", "shell"]
+        _are_derivations(found["checks"], ["netboot"])
+
+    def _blocks() -> list[str]:
+        text = (ROOT / "docs/nixos.md").read_text()
+        return re.findall(r"^```nix\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+    def test_the_flake_of_the_documents_evaluates(tmp_path: Path) -> None:
+        (tmp_path / "flake.nix").write_text(_blocks()[0])
+        # what nixos-generate-config writes on the server
+        (tmp_path / "server-hardware.nix").write_text(
+            '{ fileSystems."/" = { device = "/dev/disk/by-label/root"; fsType = "ext4"; }; }\n'
+        )
+        found = _evaluate(
+            tmp_path,
+            f"""
+            let
+              nixpkgs = {{
+                legacyPackages.x86_64-linux = pkgs;
+                lib = pkgs.lib // {{ nixosSystem = import {NIXPKGS}/nixos/lib/eval-config.nix; }};
+              }};
+              ours = (import {ROOT}/flake.nix).outputs {{ inherit nixpkgs; self = ours; }};
+              mine = (import {tmp_path}/flake.nix).outputs {{
+                inherit nixpkgs;
+                self = mine;
+                netinstall = ours;
+              }};
+              inherit (mine) nixosConfigurations;
+            in
+            {{
+              payload = nixosConfigurations.db7.config.system.build.netinstallPayload.drvPath;
+              server = nixosConfigurations.server.config.system.build.toplevel.drvPath;
+            }}
+            """,
+        )
+        _are_derivations(found, ["payload", "server"])
+
+    def test_the_file_of_the_documents_evaluates_without_flakes(tmp_path: Path) -> None:
+        (tmp_path / "machine.nix").write_text(
+            _blocks()[1]
+            .replace("/home/me/netinstall", str(ROOT))
+            # all of nixpkgs would be copied to the store
+            .replace("channel = <nixpkgs>", "channel = <nixpkgs/lib>")
+        )
+        (tmp_path / "db7.nix").write_text(BASE)
+        done = instantiate(
+            *("-I", f"nixpkgs={NIXPKGS}", "--option", "substitute", "false"),
+            *("--option", "fsync-metadata", "false", str(tmp_path / "machine.nix")),
+            store=str(tmp_path / "store"),
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith("-netinstall-payload.drv")
 
     @pytest.mark.parametrize("systemd", ["true", "false"])
     def test_options_reach_the_kernel_command_line(tmp_path: Path, systemd: str) -> None:

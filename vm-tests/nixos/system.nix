@@ -1,0 +1,118 @@
+# The boot environment of nixosModules.installer, of Debian's programs. `config` is the machine's.
+{
+  nixpkgs,
+  debian,
+  environment,
+}:
+let
+  pkgs = import ./packages.nix { inherit nixpkgs debian environment; };
+in
+(import "${toString nixpkgs}/nixos/lib/eval-config.nix" {
+  system = null;
+  modules = [
+    ../../nix/modules/installer.nix
+    (
+      { config, lib, ... }:
+      {
+        nixpkgs.pkgs = pkgs;
+        netinstall.package = pkgs.netinstall;
+        netinstall.dryRun = true;
+        netinstall.onFailure = "shell";
+        netinstall.answers = {
+          payload.path = "/not-there.tar.zst";
+          payload.unverified = true;
+          disks = [
+            {
+              match.serial = "target";
+              partitions = [
+                {
+                  size = "rest";
+                  mount = "/";
+                }
+              ];
+            }
+          ];
+        };
+
+        # Debian's programs in place of nixpkgs'
+        boot.kernelPackages = pkgs.linuxPackages_debian;
+        # units of a systemd that is newer than Debian's
+        boot.initrd.systemd.suppressedUnits = [
+          "breakpoint-pre-basic.service"
+          "breakpoint-pre-mount.service"
+          "breakpoint-pre-switch-root.service"
+          "breakpoint-pre-udev.service"
+          "factory-reset-now.target"
+          "systemd-factory-reset-complete.service"
+          "systemd-vconsole-setup.service"
+        ];
+        boot.initrd.systemd.suppressedStorePaths = map (name: "${config.systemd.package}/lib/systemd/${name}") [
+          "systemd-factory-reset"
+          "system-generators/systemd-factory-reset-generator"
+        ];
+        systemd.suppressedSystemUnits = [
+          "systemd-ask-password.socket"
+          "systemd-ask-password@.service"
+          "systemd-coredump.socket"
+          "systemd-coredump@.service"
+          "systemd-factory-reset-reboot.service"
+          "systemd-factory-reset-request.service"
+          "systemd-factory-reset.socket"
+          "systemd-factory-reset@.service"
+          "systemd-journalctl.socket"
+          "systemd-journalctl@.service"
+          "systemd-mute-console.socket"
+          "systemd-mute-console@.service"
+          "systemd-oomd.service"
+          "systemd-oomd.socket"
+          "systemd-timesyncd.service"
+          "systemd-udevd-varlink.socket"
+          "systemd-update-utmp.service"
+          "systemd-vconsole-setup.service"
+        ];
+        console.enable = false;
+        boot.initrd.systemd.dbus.enable = false;
+        # Debian's kernel was built without `threads=`
+        fileSystems."/nix/.ro-store" = lib.mkForce {
+          fsType = "squashfs";
+          device = "../nix-store.squashfs";
+          options = [ "loop" ];
+          neededForBoot = true;
+        };
+        # Debian's looks there for its programs and generators
+        boot.initrd.systemd.contents."/usr/lib/systemd".source =
+          "${config.boot.initrd.systemd.package}/lib/systemd";
+        environment.defaultPackages = [ ];
+        environment.stub-ld.enable = false;
+        environment.corePackages = lib.mkForce [
+          pkgs.bashInteractive
+          pkgs.coreutils
+          pkgs.gnugrep
+          pkgs.util-linux
+        ];
+        environment.etc.rpc.enable = false;
+        # what nothing of the boot environment is about
+        boot.bcache.enable = false;
+        boot.kexec.enable = false;
+        fonts.fontconfig.enable = false;
+        networking.dhcpcd.enable = false;
+        networking.resolvconf.enable = false;
+        programs.bash.completion.enable = false;
+        programs.nano.enable = false;
+        security.enableWrappers = false;
+        services.logrotate.enable = false;
+        services.lvm.enable = false;
+        services.nscd.enable = false;
+        system.disableInstallerTools = true;
+        system.switch.enable = false;
+        xdg.autostart.enable = false;
+        xdg.icons.enable = false;
+        xdg.mime.enable = false;
+        system.nssModules = lib.mkForce [ ];
+        security.sudo.enable = false;
+        networking.firewall.enable = false;
+        netboot.squashfsCompression = "zstd -Xcompression-level 3";
+      }
+    )
+  ];
+}).config
