@@ -7,6 +7,7 @@
   btrfs-progs,
   coreutils,
   cryptsetup,
+  dhcpcd,
   dosfstools,
   e2fsprogs,
   efibootmgr,
@@ -36,6 +37,7 @@ let
     btrfs-progs
     coreutils
     cryptsetup
+    dhcpcd
     dosfstools
     e2fsprogs
     efibootmgr
@@ -83,6 +85,9 @@ let
         --replace-fail '"/run/current-system/sw/bin:' '"${lib.makeBinPath tools}:/run/current-system/sw/bin:'
       substituteInPlace installer/init/devices.py \
         --replace-fail '"/lib/systemd/systemd-udevd"' '"${systemd}/lib/systemd/systemd-udevd"'
+      # dhcpcd runs it with a PATH of its own
+      substituteInPlace installer/init/dhcp-event \
+        --replace-fail 'PATH=/usr/sbin:' 'PATH=${lib.makeBinPath [ coreutils ]}:/usr/sbin:'
     '';
 
     build-system = [ python3.pkgs.hatchling ];

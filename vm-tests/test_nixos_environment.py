@@ -52,8 +52,10 @@ if nixos.NIXPKGS:
 
 def run(machine: Machine, command: str) -> str:
     """Type a command into the failure shell; return what it said. It has to succeed."""
-    # the echo of what is typed must not be mistaken for the answer
-    machine.console.send_line(f"echo BE''GIN; {command}; echo EN''D $?")
+    # the echo of what is typed must not be mistaken for the answer; nix-store would start a pager
+    machine.console.send_line(
+        f"echo BE''GIN; export NIX_PAGER=cat; {command}; code=$?; echo; echo EN''D $code"
+    )
     found = machine.console.expect(r"(?s)^BEGIN\n(.*?)^END (\d+)$", 300)
     assert found[2] == "0", found[0]
     return found[1].strip()

@@ -146,36 +146,6 @@ if NIXPKGS:
         text = (ROOT / "docs/nixos.md").read_text()
         return re.findall(r"^```nix\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
-    def test_the_flake_of_the_documents_evaluates(tmp_path: Path) -> None:
-        (tmp_path / "flake.nix").write_text(_blocks()[0])
-        # what nixos-generate-config writes on the server
-        (tmp_path / "server-hardware.nix").write_text(
-            '{ fileSystems."/" = { device = "/dev/disk/by-label/root"; fsType = "ext4"; }; }\n'
-        )
-        found = _evaluate(
-            tmp_path,
-            f"""
-            let
-              nixpkgs = {{
-                legacyPackages.x86_64-linux = pkgs;
-                lib = pkgs.lib // {{ nixosSystem = import {NIXPKGS}/nixos/lib/eval-config.nix; }};
-              }};
-              ours = (import {ROOT}/flake.nix).outputs {{ inherit nixpkgs; self = ours; }};
-              mine = (import {tmp_path}/flake.nix).outputs {{
-                inherit nixpkgs;
-                self = mine;
-                netinstall = ours;
-              }};
-              inherit (mine) nixosConfigurations;
-            in
-            {{
-              payload = nixosConfigurations.db7.config.system.build.netinstallPayload.drvPath;
-              server = nixosConfigurations.server.config.system.build.toplevel.drvPath;
-            }}
-            """,
-        )
-        _are_derivations(found, ["payload", "server"])
-
     def test_the_file_of_the_documents_evaluates_without_flakes(tmp_path: Path) -> None:
         (tmp_path / "machine.nix").write_text(
             _blocks()[1]

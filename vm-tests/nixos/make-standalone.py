@@ -67,7 +67,8 @@ def relink(root: Path) -> None:
     """Let absolute links and the first lines of scripts name files of `root`."""
     for path in sorted(root.rglob("*")):
         if path.is_symlink() and path.readlink().is_absolute():
-            target = root / path.readlink().relative_to("/")
+            # /bin and /lib are links to /usr, of which alone this tree is made
+            target = root / "usr" / re.sub(r"^/(usr/)?", "", str(path.readlink()))
             path.unlink()
             if target.exists():
                 path.symlink_to(target)
@@ -75,7 +76,8 @@ def relink(root: Path) -> None:
         with file.open("rb") as source:
             first = source.readline(200)
         found = re.match(rb"#! *(/[^ \n]+)", first)
-        if found and (program := root / found[1].decode().lstrip("/")).exists():
+        name = re.sub(r"^/(usr/)?", "", found[1].decode()) if found else ""
+        if found and (program := root / "usr" / name).exists():
             text = file.read_bytes()[len(found[0]) :]
             file.write_bytes(b"#!%s" % str(program).encode() + text)
 

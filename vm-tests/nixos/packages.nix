@@ -148,6 +148,8 @@ let
           '"${agentUserland}/usr/bin:${agentUserland}/usr/sbin:/run/current-system/sw/bin:'
         substituteInPlace $out/lib/netinstall/installer/init/devices.py \
           --replace-fail '"/lib/systemd/systemd-udevd"' '"${agentUserland}/usr/lib/systemd/systemd-udevd"'
+        substituteInPlace $out/lib/netinstall/installer/init/dhcp-event \
+          --replace-fail 'PATH=/usr/sbin:' 'PATH=${final.coreutils}/bin:/usr/sbin:'
         # as python3.withPackages: an interpreter that has it as a module
         cp -r ${agentUserland}/usr/bin/python3.11 $out/bin/python
         ln -s ${agentUserland}/usr/lib/python3.11 $out/lib/python3.11
