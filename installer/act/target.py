@@ -31,7 +31,7 @@ class Opened:
 class Target:
     """The root of the system that is being installed, and what was opened for it, in order.
 
-    `filesystems` are the mount points in it of those that the plan made.
+    `filesystems` are the mount points in it of those of the plan that can be written to.
     """
 
     root: Path
@@ -99,7 +99,9 @@ class Target:
         if step.options:
             argv += ["-o", ",".join(step.options)]
         self._mount([*argv, source, str(where)], where)
-        self.filesystems.append(step.where)
+        # one that the answer file wants read-only did not become so by a failure
+        if "ro" not in step.options:
+            self.filesystems.append(step.where)
 
     def flush(self) -> None:
         """Write everything out, and hear of what was lost on the way.

@@ -128,6 +128,18 @@ def test_a_swap_file_cannot_lie_in_memory(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.root
+def test_a_read_only_mount_is_not_one_that_became_so(tmp_path: Path) -> None:
+    target = Target(tmp_path, Runner())
+    try:
+        target.mount(MountFilesystem("tmpfs", "tmpfs", "/", ("size=10M", "mode=755")))
+        target.mount(MountFilesystem("tmpfs", "tmpfs", "/kept", ("ro",)))
+        target.flush()
+        assert target.filesystems == ["/"]
+    finally:
+        target.abandon()
+
+
 def _esp(folder: Path) -> None:
     for name, content in (
         ("EFI/BOOT/BOOTX64.EFI", b"loader" * 9999),
