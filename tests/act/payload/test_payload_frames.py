@@ -483,8 +483,9 @@ def _hostile(
     ("more", "code", "what"),
     [
         (
+            # two workers have one frame each: whichever is looked at first, the other is refused
             [("files", [symlink(b"data/x", b"../../outside")]), ("files", [file(b"data/x/y")])],
-            "payload.hostile",
+            "payload.",
             "",
         ),
         (
