@@ -35,9 +35,8 @@ class Agent:
         The kernel says nothing more on the console from then on.
         """
         url = self.server.web.publish("/script", text)
-        # busybox's wget waits for ever for the end of a connection that the emulated network lost;
-        # its own -T crashes in Debian 12 (busybox 1.35)
-        fetch = f"for once in 1 2 3; do timeout 20 wget -q -O /run/script {url} && break; done"
+        # busybox's own -T crashes in Debian 12 (busybox 1.35)
+        fetch = f"timeout 60 wget -q -O /run/script {url}"
         return self._type(f"dmesg -n 1; {fetch} && sh /run/script", deadline_s)
 
     def _type(self, command: str, deadline_s: float) -> tuple[str, int]:
