@@ -26,7 +26,8 @@ _PACKAGES = (
     *("bash", "coreutils", "findutils", "grep", "sed", "gawk", "diffutils", "less", "procps"),
     *("gzip", "bzip2", "xz-utils", "tar", "zstd", "patchelf", "busybox-static"),
     *("util-linux", "util-linux-extra", "mount", "fdisk", "login", "passwd", "kmod", "kbd"),
-    *("systemd", "udev", "dbus", "dbus-daemon", "iproute2", "iputils-ping", "libc-bin"),
+    *("systemd", "systemd-cryptsetup", "libnss-systemd", "libpam-systemd", "udev"),
+    *("dbus", "dbus-daemon", "iproute2", "iputils-ping", "libc-bin", "hostname", "ncurses-bin"),
     *("perl", "libfile-slurp-perl", "libjson-perl", "e2fsprogs", "dosfstools"),
     *("nix-bin", "linux-image-amd64"),
 )
