@@ -238,9 +238,19 @@ in
     ) "netinstall.failure-delay=${toString cfg.failureDelay}"
     ++ lib.optional cfg.dryRun "netinstall.dry-run=1";
 
+    # dhcpcd gives up its rights to this user (its configure's --privsepuser), and 9.4 ends after the
+    # first offer where there is none. NixOS has the user with its service, which is not used here.
+    users.users.dhcpcd = {
+      isSystemUser = true;
+      group = "dhcpcd";
+    };
+    users.groups.dhcpcd = { };
+
     # The unit of netboot.nix that does this belongs to the systemd that never starts here, and an
     # NFS root has none. Payloads from a binary cache need the store to know its paths.
     boot.postBootCommands = ''
+      # the home of system users: dhcpcd shuts itself in there, and systemd-tmpfiles does not run
+      mkdir -m 0555 -p /var/empty
       for registration in /nix/store/nix-path-registration /nix-path-registration; do
         if [ -e $registration ]; then
           ${config.nix.package}/bin/nix-store --load-db < $registration
