@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lab import agent, process, sample
+from lab import agent, answers, process, sample
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import UserNetwork
@@ -16,22 +16,8 @@ from lab.vm import Bus, Machine, Nic, Vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.root]
 
-ANSWERS = """
-version = 1
-
-[payload]
-{payload}
-
-[[disks]]
-match = {{ serial = "netinstall-root" }}
-
-[[disks.partitions]]
-size = "rest"
-mount = "/"
-label = "nixos"
-"""
-TARBALL = ANSWERS.format(payload='url = "@URL@"\nsha256 = "@SHA256@"\nverify = "stream"')
-SQUASHFS = ANSWERS.format(payload='squashfs = "@URL@"\nsha256 = "@SHA256@"')
+TARBALL = answers.from_source('[payload]\nurl = "@URL@"\nsha256 = "@SHA256@"\nverify = "stream"')
+SQUASHFS = answers.from_source('[payload]\nsquashfs = "@URL@"\nsha256 = "@SHA256@"')
 PAYLOAD = "/system[.]tar[.]zst"
 NOTHING_TO_BOOT = r"No bootable device"
 UNPACKING = "unpack http://"
@@ -118,9 +104,7 @@ def test_a_disk_that_fails_in_the_middle(bench: Bench, name: str) -> None:
 
 def test_a_file_system_without_room(bench: Bench, tmp_path: Path) -> None:
     """What a squashfs unpacks to is known only when it is unpacked."""
-    tree = tmp_path / "system"
-    tree.mkdir()
-    process.run(["tar", "-xpf", str(sample.tarball()), "-C", str(tree)])
+    tree = sample.unpacked(tmp_path / "system")
     image = tmp_path / "system.squashfs"
     options = ["-comp", "zstd", "-Xcompression-level", "3", "-quiet", "-no-progress"]
     process.run(["mksquashfs", str(tree), str(image), *options], 300)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from lab import disk, image, process, report, sample, signing, trees
+from lab import answers, disk, image, process, report, sample, signing, trees
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import Dhcp, UserNetwork
@@ -21,20 +21,6 @@ from lab.trees import Snapshot
 from lab.vm import Nic, Vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.root]
-
-ANSWERS = """
-version = 1
-
-{payload}
-
-[[disks]]
-match = {{ serial = "netinstall-root" }}
-
-[[disks.partitions]]
-size = "rest"
-mount = "/"
-label = "nixos"
-"""
 
 WRITTEN = (
     # the boot loader
@@ -71,7 +57,7 @@ MAC = "52:54:00:00:00:07"
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample system's tree, with an odd one in it."""
-    root = unpacked(tmp_path_factory.mktemp("sources") / "system")
+    root = sample.unpacked(tmp_path_factory.mktemp("sources") / "system")
     trees.odd_tree(root / "odd")
     # a squashfs counts seconds from 1970 on
     os.utime(root / "odd/sparse", (5, 5))
@@ -83,12 +69,6 @@ def before(system: Path) -> Snapshot:
     return trees.snapshot(system)
 
 
-def unpacked(root: Path) -> Path:
-    root.mkdir(mode=0o755)
-    process.run(["tar", "-xpf", str(sample.tarball()), "-C", str(root)])
-    return root
-
-
 def machine(bench: Bench, server: BootServer) -> Vm:
     return Vm(
         memory=1024,
@@ -98,7 +78,7 @@ def machine(bench: Bench, server: BootServer) -> Vm:
 
 
 def install(bench: Bench, server: BootServer, vm: Vm, payload: str) -> None:
-    server.answers(ANSWERS.format(payload=payload))
+    server.answers(answers.from_source(payload))
     booted = bench.boot(vm)
     booted.console.expect(r"INSTALLED in", 400, fail_on=[r"INSTALLATION FAILED"])
     assert booted.wait_for_exit(60) == "reboot"
@@ -192,7 +172,7 @@ def test_a_squashfs_of_a_whole_root(
 
 @pytest.mark.slow
 def test_the_store_of_a_netboot_image(bench: Bench, tmp_path: Path, system: Path) -> None:
-    store = unpacked(tmp_path / "netboot")
+    store = sample.unpacked(tmp_path / "netboot")
     (store / "nix-path-registration").rename(store / "nix/store/nix-path-registration")
     made = squashfs(store / "nix/store", tmp_path / "nix-store.squashfs")
     server = BootServer(bench.web, payload=made)
@@ -208,7 +188,7 @@ def test_the_store_of_a_netboot_image(bench: Bench, tmp_path: Path, system: Path
 @pytest.mark.slow
 def test_a_closure_from_a_binary_cache(bench: Bench, tmp_path: Path, system: Path) -> None:
     cache = tmp_path / "cache"
-    root = unpacked(tmp_path / "store")
+    root = sample.unpacked(tmp_path / "store")
     (toplevel,) = (f"/{one.relative_to(root)}" for one in root.glob("nix/store/*-nixos-system-*"))
     channel = (root / "nix/var/nix/profiles/per-user/root/channels/nixos").readlink()
     load = ["nix-store", "--store", str(root), "--load-db"]

@@ -5,7 +5,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,10 +118,10 @@ def perform(
     log = KernelLog()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with (
-            no_assembly(runner) if first is not None else nullcontext(),
-            early_writeback() if first is not None else nullcontext(),
-        ):
+        with ExitStack() as stack:
+            if first is not None:
+                stack.enter_context(no_assembly(runner))
+                stack.enter_context(early_writeback())
             for number, step in enumerate(plan.steps, start=1):
                 armed = isinstance(step, _BOOTABLE)
                 if step is first:

@@ -71,11 +71,10 @@ def mount_points(node: Path) -> list[str]:
 
 def is_mount_point(where: str) -> bool:
     """Whether anything is mounted at a path, a bind mount of the same file system too."""
-    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return any(unescaped(line.split(" ")[4]) == where for line in lines)
+    return mounted_from(where) is not None
 
 
-def mounted_from(where: Path) -> str | None:
+def mounted_from(where: Path | str) -> str | None:
     """Return what is mounted at a path, as it was named to the kernel; None if nothing is.
 
     Of several mounts that cover each other, the one that is seen.

@@ -42,3 +42,23 @@ def one_disk(
 ) -> str:
     """Write it; `disk` is a serial number, `partitions` come before the root, `more` at the end."""
     return _TEXT.format(install=install, network=network, disk=disk, partitions=partitions) + more
+
+
+def from_source(payload: str) -> str:
+    """Write one with a payload of another kind, whose table is `payload`; the rest is default.
+
+    The root has the label by which the prebuilt sample system finds it.
+    """
+    return f"""\
+version = 1
+
+{payload}
+
+[[disks]]
+match = {{ serial = "netinstall-root" }}
+
+[[disks.partitions]]
+size = "rest"
+mount = "/"
+label = "nixos"
+"""

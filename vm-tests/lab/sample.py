@@ -23,3 +23,10 @@ def tarball(variant: Literal["default", "storage", "network"] = "default") -> Pa
 
     name = "sample" if variant == "default" else f"sample-{variant}"
     return cache.build(name, [SOURCE, variant], build) / "system.tar.zst"
+
+
+def unpacked(root: Path) -> Path:
+    """The sample system's tree, in a new folder. Needs root."""
+    root.mkdir(mode=0o755)
+    process.run(["tar", "-xpf", str(tarball()), "-C", str(root)])
+    return root
