@@ -56,6 +56,9 @@ _KINDS: dict[bytes, Literal["file", "hard link", "symbolic link", "directory"]] 
 _DEVICES = {b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
 
 
+Piece = bytes | memoryview
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A member as its header announces it.
@@ -81,12 +84,16 @@ class Stream:
     """Unpacked bytes with their offset, forwarded no earlier than they were approved."""
 
     def __init__(
-        self, read: Callable[[], bytes], forward: Callable[[memoryview], object] | None = None
+        self, read: Callable[[], Piece], forward: Callable[[memoryview], object] | None = None
     ) -> None:
-        """Read pieces from `read`, which returns b"" at the end."""
+        """Read pieces from `read`, which returns b"" at the end.
+
+        What is forwarded is what was read, in order and without gaps, up to what `rest` returns.
+        A piece may be overwritten when the next one is read.
+        """
         self._read = read
         self._forward = forward
-        self._chunk = b""
+        self._chunk: Piece = b""
         self._position = 0
         self._approved = 0
         self._sent = 0
@@ -102,7 +109,8 @@ class Stream:
         """Return the next bytes and hold them back until `approve`. Raises StreamEndError."""
         end = self._position + count
         if end <= len(self._chunk):
-            data = self._chunk[self._position : end]
+            # of bytes it makes no second copy
+            data = bytes(self._chunk[self._position : end])
             self._position = end
             return data
         parts = []
@@ -146,14 +154,14 @@ class Stream:
                 self._next()
             except StreamEndError:
                 return b""
-        piece = self._chunk[self._position :]
+        piece = bytes(self._chunk[self._position :])
         self._sent = self._approved = self._position = len(self._chunk)
         return piece
 
     def _next(self) -> None:
         self.flush()
         if self._approved < len(self._chunk):
-            self._held.append(self._chunk[self._approved :])
+            self._held.append(bytes(self._chunk[self._approved :]))
         self._before += len(self._chunk)
         self._position = self._approved = self._sent = 0
         self._chunk = self._read()

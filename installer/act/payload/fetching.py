@@ -5,13 +5,14 @@ bounded memory. A connection that breaks goes on where it broke, a stalled one i
 that serves something wrong is dropped and named, and the others go on.
 """
 
+import contextlib
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from mmap import mmap
+from heapq import heapify, heappop, heappush
+from mmap import MADV_HUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 from installer.act.payload.mirrors import Mirror, NoRangesError, Reader, UnusableError
 from installer.act.payload.source import Patience
@@ -46,6 +47,35 @@ def parts_of(number: int, frame: Frame) -> Iterator[Part]:
     for index, digest in enumerate(frame.pieces):
         start = index * PIECE
         yield Part(number, frame.offset + start, min(PIECE, frame.length - start), digest)
+
+
+def in_order_of_use(frames: Iterable[tuple[int, Frame]], workers: int) -> Iterator[Part]:
+    """Yield the parts of all frames in the order in which so many workers will want them.
+
+    Each worker takes the next frame when it is done with one, and its time is taken to grow with
+    what the frame unpacks to: so whoever has a long frame does not keep the others waiting.
+
+    Wherever one stops reading this, no more frames are begun and not ended than there are workers.
+    So what waits in a bounded memory for a worker never keeps out what a worker waits for.
+    """
+    waiting = iter(frames)
+    busy: list[tuple[float, int, Iterator[Part], float]] = []
+
+    def begin(now: float) -> None:
+        for number, frame in waiting:
+            heappush(busy, (now, number, parts_of(number, frame), frame.unpacked / frame.length))
+            break
+
+    for _ in range(workers):
+        begin(0.0)
+    while busy:
+        now, number, parts, effort = heappop(busy)
+        part = next(parts, None)
+        if part is None:
+            begin(now)
+            continue
+        yield part
+        heappush(busy, (now + part.length * effort, number, parts, effort))
 
 
 @dataclass
@@ -101,7 +131,7 @@ class Fetcher:
         """Prepare to fetch `parts`, in this order.
 
         Args:
-            parts: what to fetch; each is taken once.
+            parts: what to fetch; each is taken once. See `in_order_of_use`.
             mirrors: where from, best first.
             connections: how many at once.
             stall_seconds: without progress, after which a connection is replaced.
@@ -122,7 +152,9 @@ class Fetcher:
         self._lock = threading.Condition()
         # in order, so it is a heap; no two have the same number
         self._queue = [(number, _Job(number, part)) for number, part in enumerate(parts)]
+        self._streaming = False
         self._held = 0
+        self._wanted: set[int] = set()
         self._ready: dict[int, mmap] = {}
         self._failure: BaseException | None = None
         self._stopped = False
@@ -159,12 +191,16 @@ class Fetcher:
             InstallError: it cannot be had.
         """
         with self._lock:
+            if number not in self._ready:
+                self._wanted.add(number)
+                self._lock.notify_all()
             while number not in self._ready:
                 if self._failure is not None:
                     raise self._failure
                 if self._stopped:
                     raise StoppedError
                 self._lock.wait()
+            self._wanted.discard(number)
             return self._ready.pop(number)
 
     def give_back(self, number: int) -> None:
@@ -190,10 +226,13 @@ class Fetcher:
                 self._fail(self._lost())
 
     def _full(self, job: _Job) -> bool:
-        """Say whether a part has to wait for memory. What was begun has its memory already, and
-        all that is held comes before it and will be used."""
-        held = self._held
-        return job.data is None and held > 0 and held + job.part.length > self._ahead
+        """Say whether a part has to wait for memory; what was begun has its memory already.
+
+        What is held will be used and given back. Only where the order of use was left, for a server
+        without ranges, a part may be waited for that comes after all that is held."""
+        if job.data is not None or job.number in self._wanted:
+            return False
+        return self._held > 0 and self._held + job.part.length > self._ahead
 
     def _connect(self) -> None:
         connection = _Connection(self)
@@ -211,7 +250,7 @@ class Fetcher:
         # whoever is left behind may still write into its own memory
         again = _Job(job.number, job.part, _copied(job), job.filled, job.wrong, job.alone)
         again.sources = set(job.sources)
-        heappush(self._queue, (job.number, again))
+        self._put(again)
         shown = place.mirror.shown if place is not None else "a server"
         self._tell(
             f"{shown}: nothing came for {format_seconds(self._stall)}; the connection is replaced"
@@ -246,13 +285,17 @@ class Fetcher:
         place = self._usable(connection)
         if place is None:
             return None
+        if not place.ranges and not self._streaming:
+            # who sends a file from its beginning cannot send what comes before once more
+            self._streaming = True
+            self._queue = [(job.part.offset, job) for _, job in self._queue]
+            heapify(self._queue)
         job = self._queue[0][1]
         if self._full(job):
             return None
         if job.data is None:
             self._held += job.part.length
-            # not from malloc, which keeps and scatters what threads give back to it
-            job.data = mmap(-1, job.part.length)
+            job.data = _memory(job.part.length)
         if job.alone and self._places.index(place) not in job.sources:
             job.filled = 0
             job.sources.clear()
@@ -260,6 +303,9 @@ class Fetcher:
         if not place.ranges:
             place.streaming = connection
         return job, place
+
+    def _put(self, job: _Job) -> None:
+        heappush(self._queue, (job.part.offset if self._streaming else job.number, job))
 
     def _active(self) -> Iterator["_Connection"]:
         return (one for one in self._connections if one.job is not None)
@@ -324,7 +370,7 @@ class Fetcher:
                 return
             connection.job = None
             came = connection.came
-            heappush(self._queue, (job.number, job))
+            self._put(job)
             if not self._stopped:
                 self._tell(
                     f"{place.mirror.shown}: {why} after {job.filled} of {job.part.length} bytes "
@@ -344,7 +390,7 @@ class Fetcher:
             if connection.left:
                 return
             connection.job = None
-            heappush(self._queue, (job.number, job))
+            self._put(job)
             self._drop(place, str(error), error.code)
             self._lock.notify_all()
 
@@ -354,7 +400,7 @@ class Fetcher:
             if connection.left:
                 return
             connection.job = None
-            heappush(self._queue, (job.number, job))
+            self._put(job)
             if place.ranges:
                 place.ranges = False
                 self._tell(
@@ -376,7 +422,7 @@ class Fetcher:
         job.filled = 0
         job.wrong += 1
         sources, job.sources = job.sources, set()
-        heappush(self._queue, (job.number, job))
+        self._put(job)
         what = f"frame {job.part.frame} (bytes {job.part.offset} to "
         what += f"{job.part.offset + job.part.length - 1}) is not the one of the manifest"
         if len(sources) > 1 and not job.alone:
@@ -436,8 +482,17 @@ class Fetcher:
         )
 
 
+def _memory(size: int) -> mmap:
+    """Not from malloc, which keeps and scatters what threads give back to it."""
+    memory = mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    # a page of 4 KiB at a time costs as much as fetching does; a kernel may have no others
+    with contextlib.suppress(OSError):
+        memory.madvise(MADV_HUGEPAGE)
+    return memory
+
+
 def _copied(job: _Job) -> mmap:
-    data = mmap(-1, job.part.length)
+    data = _memory(job.part.length)
     if job.data is not None:
         data[: job.filled] = job.data[: job.filled]
     return data

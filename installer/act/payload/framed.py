@@ -7,7 +7,15 @@ not depend on the others of its kind: every name comes once, and folders are the
 import threading
 from collections.abc import Callable, Mapping
 
-from installer.act.payload.archive import Member, Stream, StreamEndError, next_member, padding, show
+from installer.act.payload.archive import (
+    Member,
+    Piece,
+    Stream,
+    StreamEndError,
+    next_member,
+    padding,
+    show,
+)
 from installer.act.payload.names import Names
 from installer.act.payload.system import System
 from installer.act.payload.vetting import MEMBERS_LIMIT, Contents, Vetting
@@ -39,7 +47,7 @@ class Framed:
         self._unpacked = 0
 
     def vet(
-        self, number: int, read: Callable[[], bytes], forward: Callable[[memoryview], object]
+        self, number: int, read: Callable[[], Piece], forward: Callable[[memoryview], object]
     ) -> None:
         """Read the unpacked bytes of a frame; forward each member after it was approved.
 
@@ -132,12 +140,12 @@ class _Shared(Vetting):
 class _Counted:
     """The unpacked bytes of a frame, and never more than were announced."""
 
-    def __init__(self, read: Callable[[], bytes], frame: Frame, number: int) -> None:
+    def __init__(self, read: Callable[[], Piece], frame: Frame, number: int) -> None:
         self._read = read
         self._left = frame.unpacked
         self._number = number
 
-    def read(self) -> bytes:
+    def read(self) -> Piece:
         piece = self._read()
         self._left -= len(piece)
         if self._left < 0 or (not piece and self._left):

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import IO, cast
 
 from installer.act.narrator import Narrator, Progress
-from installer.act.payload.fetching import Fetcher, Part, StoppedError, parts_of
+from installer.act.payload.fetching import Fetcher, StoppedError, in_order_of_use
 from installer.act.payload.framed import Framed, odd
 from installer.act.payload.mirrors import Mirror
 from installer.act.payload.pipeline import TAR, pipe
+from installer.act.payload.ring import Ring
 from installer.act.payload.source import Patience
 from installer.act.payload.vetting import Contents
 from installer.act.run import Program, Runner
@@ -39,7 +40,7 @@ from installer.model.units import format_seconds
 WORKERS_LIMIT = 4
 """More tars than that do not make a file system faster, and each costs memory."""
 
-_CHUNK = 256 * 1024
+_PIPE = 256 * 1024
 _TICK = 0.25
 _LEAVE_SECONDS = 15.0
 _END_OF_ARCHIVE = bytes(1024)
@@ -93,9 +94,22 @@ def unpack_frames(
         InstallError: the first cause of whatever went wrong; everything has ended.
     """
     told: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    cores = workers or min(len(os.sched_getaffinity(0)), WORKERS_LIMIT)
+    numbers = {
+        kind: [number for number, frame in enumerate(manifest.frames) if frame.kind == kind]
+        for kind in KINDS
+    }
+    tars = {kind: min(cores if _PARALLEL[kind] else 1, len(numbers[kind])) for kind in KINDS}
     parts = [
-        part for number, frame in enumerate(manifest.frames) for part in parts_of(number, frame)
+        part
+        for kind in KINDS
+        for part in in_order_of_use(
+            ((number, manifest.frames[number]) for number in numbers[kind]), tars[kind]
+        )
     ]
+    parts_of: dict[int, list[int]] = {}
+    for index, part in enumerate(parts):
+        parts_of.setdefault(part.frame, []).append(index)
     fetcher = Fetcher(
         parts,
         mirrors,
@@ -105,13 +119,11 @@ def unpack_frames(
         patience=patience,
         tell=lambda text: told.put(lambda: narrator.say(text, "warning")),
     )
-    cores = workers or min(len(os.sched_getaffinity(0)), WORKERS_LIMIT)
     work = _Work(
         manifest=manifest,
-        parts=parts,
+        parts_of=parts_of,
         fetcher=fetcher,
         framed=Framed(manifest, capacity, toplevel),
-        first={part.frame: index for index, part in reversed(list(enumerate(parts)))},
         target=target,
         capacity=capacity,
         narrator=narrator,
@@ -124,7 +136,7 @@ def unpack_frames(
     fetcher.start()
     try:
         for kind in KINDS:
-            work.unpack(kind, cores if _PARALLEL[kind] else 1)
+            work.unpack(numbers[kind], tars[kind])
     finally:
         fetcher.stop()
         work.stop.set()
@@ -137,14 +149,13 @@ def unpack_frames(
 class _Work:
     """What the caller's thread and the workers share; each worker writes its own `_Spent` only.
 
-    `first` maps a frame to the first of its parts.
+    `parts_of` has the fetcher's numbers for the parts of each frame.
     """
 
     manifest: Manifest
-    parts: Sequence[Part]
+    parts_of: Mapping[int, Sequence[int]]
     fetcher: Fetcher
     framed: Framed
-    first: Mapping[int, int]
     target: Path
     capacity: Mapping[str, int]
     narrator: Narrator
@@ -177,13 +188,12 @@ class _Work:
         # hashing is a part of what they wait for
         return "verify" if self.fetcher.traffic.hashing > waiting / 2 else self.network
 
-    def unpack(self, kind: Kind, count: int) -> None:
-        """Unpack all frames of a kind; raises the first error of any worker."""
+    def unpack(self, frames: Sequence[int], count: int) -> None:
+        """Unpack frames by so many tars; raises the first error of any worker."""
         numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
-        found = [number for number, frame in enumerate(self.manifest.frames) if frame.kind == kind]
-        for number in found:
+        for number in frames:
             numbers.put(number)
-        workers = [_Worker(self, numbers) for _ in range(min(count, len(found)))]
+        workers = [_Worker(self, numbers) for _ in range(count)]
         self.spent += [worker.spent for worker in workers]
         with ExitStack() as stack:
             for worker in workers:
@@ -232,15 +242,17 @@ class _Worker(threading.Thread):
         self._work = work
         self._numbers = numbers
         self._end: io.FileIO | None = None
+        self._ring: Ring | None = None
         self._tar: Program | None = None
         self._poll = select.poll()
 
     def open(self, stack: ExitStack) -> None:
         """Start its tar, which ends with `stack`."""
-        reader, writer = pipe()
+        reader, writer = pipe(_PIPE)
         stack.enter_context(writer)
         os.set_blocking(writer.fileno(), False)
         self._end = writer
+        self._ring = stack.enter_context(Ring(writer))
         self._poll.register(writer, select.POLLOUT)
         with reader:
             self._tar = stack.enter_context(
@@ -268,16 +280,18 @@ class _Worker(threading.Thread):
         # packing payloads and the agent share it; other verbs do without
         import zstandard  # noqa: PLC0415
 
-        source = _Parts(self._work.fetcher, self._parts_of(number), self.spent)
+        ring = self._ring
+        assert ring is not None  # noqa: S101 - for the type checker
+        source = _Parts(self._work.fetcher, iter(self._work.parts_of[number]), self.spent)
         decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW)
         try:
             with decompressor.stream_reader(
                 cast("IO[bytes]", source), read_across_frames=True
             ) as reader:
 
-                def read() -> bytes:
+                def read() -> memoryview:
                     begun, waited = time.monotonic(), self.spent.waiting
-                    piece = reader.read(_CHUNK)
+                    piece = ring.fill(reader.readinto)
                     waited = self.spent.waiting - waited
                     self.spent.decompressing += time.monotonic() - begun - waited
                     return piece
@@ -288,22 +302,15 @@ class _Worker(threading.Thread):
         finally:
             source.close()
 
-    def _parts_of(self, number: int) -> Iterator[int]:
-        index = self._work.first[number]
-        parts = self._work.parts
-        while index < len(parts) and parts[index].frame == number:
-            yield index
-            index += 1
-
     def _write(self, data: memoryview) -> None:
-        assert self._end is not None  # noqa: S101 - for the type checker
+        assert self._ring is not None  # noqa: S101 - for the type checker
         assert self._tar is not None  # noqa: S101
         if hopeless(self._tar.last_words):
             # tar itself would go on and fail for every other file
             raise BrokenPipeError
         begun = moved = time.monotonic()
         while data:
-            count = self._end.write(data)
+            count = self._ring.write(data)
             if count:
                 data = data[count:]
                 moved = time.monotonic()

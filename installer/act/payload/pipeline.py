@@ -40,8 +40,6 @@ TAR = (
     "--numeric-owner",
     "--xattrs",
     "--xattrs-include=*",
-    # a folder's time is set after everything in it is there, in whatever order it comes
-    "--delay-directory-restore",
     # a machine whose clock is wrong would get a line for each file
     "--warning=no-timestamp",
 )
@@ -125,7 +123,9 @@ def read_payload(
             with tar_in:
                 work.tar = stack.enter_context(
                     queued.start(
-                        (*TAR, f"--directory={target.absolute()}"),
+                        # a folder's time is set after everything in it is there, in whatever
+                        # order it comes; that compares every folder with all before it
+                        (*TAR, "--delay-directory-restore", f"--directory={target.absolute()}"),
                         stdin=tar_in.fileno(),
                         purpose=f"unpacking into {target}",
                     )
@@ -358,12 +358,12 @@ def _changed_since(source: Source, how: str) -> InstallError:
     )
 
 
-def pipe() -> tuple[io.FileIO, io.FileIO]:
+def pipe(capacity: int = MIB) -> tuple[io.FileIO, io.FileIO]:
     """Make a pipe: its reading and its writing end."""
     reader, writer = os.pipe()
     # fewer, larger pieces; without the right to it, a pipe of 64 KiB does as well (pipe(7))
     with contextlib.suppress(OSError):
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, MIB)
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, capacity)
     return io.FileIO(reader, "rb"), io.FileIO(writer, "wb")
 
 
