@@ -12,8 +12,7 @@ Formats: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; G
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 from zlib import adler32
 
 from installer.model.errors import InstallError, fail
@@ -59,8 +58,7 @@ _DEVICES = {b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
 Piece = bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A member as its header announces it.
 
     `name` and `target` (of links) are as they are written in the archive; `stored` counts the
@@ -257,7 +255,7 @@ def _member(
         if not _DECIMAL.fullmatch(extended[b"size"]):
             raise _broken(f"{show(name)} has a size that is no number", start)
         size = int(extended[b"size"])
-    if any(key.startswith(b"GNU.sparse.") for key in extended):
+    if extended and any(key.startswith(b"GNU.sparse.") for key in extended):
         name = _sparse_name(name, flag, extended, start)
     if flag == b"S":
         if extended.keys() - {b"path", b"linkpath"} or block[257:265] != _GNU:

@@ -95,6 +95,7 @@ class _Place:
     ranges: bool = True
     dropped: Problem | None = None
     rests_until: float = 0.0
+    silent_since: float | None = None
     pauses: Iterator[float] | None = None
     last_words: str = ""
     streaming: "_Connection | None" = None
@@ -314,8 +315,10 @@ class Fetcher:
         """The best place that can be asked now; one without ranges is the last resort."""
         now = time.monotonic()
         there = [place for place in self._places if place.dropped is None]
+        # a place that rests may come back, but not after any time
+        hopes = any(place.ranges and not self._is_silent(place, now) for place in there)
         for place in sorted(there, key=lambda place: not place.ranges):
-            if not place.ranges and any(other.ranges for other in there):
+            if not place.ranges and hopes:
                 continue
             if place.rests_until > now:
                 continue
@@ -323,6 +326,10 @@ class Fetcher:
                 continue
             return place
         return None
+
+    def _is_silent(self, place: _Place, now: float) -> bool:
+        patience = min(self._stall, self._retry / 2)
+        return place.silent_since is not None and now - place.silent_since > patience
 
     def _until_rested(self) -> float | None:
         now = time.monotonic()
@@ -342,7 +349,7 @@ class Fetcher:
                 place = connection.place
                 if place is not None:
                     job.sources.add(self._places.index(place))
-                    place.pauses = None
+                    place.pauses = place.silent_since = None
 
     def finished(self, connection: "_Connection", job: _Job, place: _Place) -> None:
         """Verify a part that is whole, and hand it over."""
@@ -457,6 +464,8 @@ class Fetcher:
         patience = self._patience
         place.last_words = why
         self._troubled = True
+        if place.silent_since is None:
+            place.silent_since = time.monotonic()
         if place.pauses is None:
             place.pauses = delays(first=patience.first_delay, longest=patience.longest_delay)
         place.rests_until = time.monotonic() + next(place.pauses)

@@ -129,7 +129,7 @@ class _Shared(Vetting):
         # the folder of the member before was looked at then
         if kind != "folders" and folder not in (b"", self._folder) and not self._made.get(folder):
             raise odd(number, f"holds {show(name)} in a folder that no frame of folders made")
-        self._approve(member, name)
+        self._approve(member, name, folder, before)
         return name
 
     def target(self, member: Member) -> bytes:

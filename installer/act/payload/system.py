@@ -15,6 +15,7 @@ _LIMIT = 10_000
 _PART = re.compile(
     rb"(nix/store/[0-9a-df-np-sv-z]{32}-[^/]+)/(init|nixos-version|bin/switch-to-configuration)"
 )
+_ENDS = tuple(b"/" + part.encode() for part in PARTS)
 _TOPLEVEL = re.compile(rb"nix/store/[0-9a-df-np-sv-z]{32}-nixos-system-[^/]+")
 
 
@@ -38,7 +39,7 @@ class System:
         if kind == "directory":
             if _TOPLEVEL.fullmatch(name):
                 self._parts(name)
-        elif match := _PART.fullmatch(name):
+        elif name.endswith(_ENDS) and (match := _PART.fullmatch(name)):
             self._parts(match[1]).add(match[2].decode())
 
     def _parts(self, path: bytes) -> set[str]:

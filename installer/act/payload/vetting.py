@@ -79,12 +79,11 @@ class Vetting:
             InstallError: `payload.hostile`, `payload.format` or `payload.too-large`.
         """
         name = self._clean(member.name, member)
-        self._approve(member, name)
+        self._approve(member, name, name.rpartition(b"/")[0], self._made.get(name))
         return name
 
-    def _approve(self, member: Member, name: bytes) -> None:
-        """See `approve`; `name` is the clean one."""
-        folder, _, _ = name.rpartition(b"/")
+    def _approve(self, member: Member, name: bytes, folder: bytes, before: str | None) -> None:
+        """See `approve`; `name` is the clean one, `before` as what it was made."""
         if name and folder != self._folder:
             self._through(folder, member)
             self._folder, self._folder_mount = folder, self._mount_of(folder)
@@ -94,15 +93,20 @@ class Vetting:
         if kind != "directory" and name in self._below:
             # tar would find a folder in its place, but only after the disk was erased
             raise _odd(member, f"is a {kind}, and a file system is mounted at {self._below[name]}")
-        before = self._made.get(name)
-        if before is not None and "symbolic link" in (before, kind):
-            raise _hostile(member, f"comes a second time: first as {before}, now as {kind}")
-        if before is not None and before != kind:
-            raise _odd(member, f"comes a second time: first as {before}, now as {kind}")
+        if before is not None:
+            self._again(member, before, kind)
         self._put(name, kind, member)
         # a payload of ours names every folder twice: first to make it, last for its attributes
         if not before == kind == "directory":
             self._count(member, name)
+
+    @staticmethod
+    def _again(member: Member, before: str, kind: _Kind) -> None:
+        said = f"comes a second time: first as {before}, now as {kind}"
+        if "symbolic link" in (before, kind):
+            raise _hostile(member, said)
+        if before != kind:
+            raise _odd(member, said)
 
     def too_large(self) -> InstallError | None:
         """Say what does not fit, if anything."""
@@ -170,7 +174,9 @@ class Vetting:
 
     def _through(self, folder: bytes, member: Member) -> None:
         """Refuse a path that leads through a link; remember the folders that it implies."""
-        while folder:
+        known = self._folder + b"/"
+        # what is above the folder of the member before was looked at then
+        while folder and not known.startswith(folder + b"/"):
             kind = self._made.get(folder)
             if kind is None:
                 self._put(folder, "directory", member)

@@ -393,6 +393,21 @@ def test_a_server_without_ranges_is_the_last_resort(small: Payload, tmp_path: Pa
     assert good.sent == len(small.archive)
 
 
+def test_a_server_without_ranges_goes_on_where_another_died(tmp_path: Path) -> None:
+    # memory is full of what other workers will want when the order of the file begins to count
+    files = {**system_files(), b"data/big": noise(1, 60 * MIB)}
+    files |= {b"data/%05d" % number: noise(number, 5 * MIB) for number in range(8)}
+    made = payload(plain_frames(files), files)
+    with (
+        faulty(made, tmp_path / "a", [*[None] * 8, {"die": 1}]) as first,
+        faulty(made, tmp_path / "b", [{"always": {"whole": 1}}]) as second,
+    ):
+        unpack(made, [first.url, second.url], tmp_path / "t", stall=1.0)
+    whole(made, tmp_path / "t")
+    # those that found out, and one for all the rest
+    assert len(second.requests) <= 6
+
+
 def test_a_mirror_that_dies(large: Payload, tmp_path: Path) -> None:
     events: list[AnyEvent] = []
     faults = [*[None] * 20, {"die": 1}]
