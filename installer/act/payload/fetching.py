@@ -56,7 +56,8 @@ def in_order_of_use(frames: Iterable[tuple[int, Frame]], workers: int) -> Iterat
     what the frame unpacks to: so whoever has a long frame does not keep the others waiting.
 
     Wherever one stops reading this, no more frames are begun and not ended than there are workers.
-    So what waits in a bounded memory for a worker never keeps out what a worker waits for.
+    So what fills a bounded memory never waits for workers that all wait for what is not in it, also
+    if the rest is then read in the order of the file.
     """
     waiting = iter(frames)
     busy: list[tuple[float, int, Iterator[Part], float]] = []
@@ -155,7 +156,6 @@ class Fetcher:
         self._queue = [(number, _Job(number, part)) for number, part in enumerate(parts)]
         self._streaming = False
         self._held = 0
-        self._wanted: set[int] = set()
         self._ready: dict[int, mmap] = {}
         self._failure: BaseException | None = None
         self._stopped = False
@@ -192,16 +192,12 @@ class Fetcher:
             InstallError: it cannot be had.
         """
         with self._lock:
-            if number not in self._ready:
-                self._wanted.add(number)
-                self._lock.notify_all()
             while number not in self._ready:
                 if self._failure is not None:
                     raise self._failure
                 if self._stopped:
                     raise StoppedError
                 self._lock.wait()
-            self._wanted.discard(number)
             return self._ready.pop(number)
 
     def give_back(self, number: int) -> None:
@@ -229,11 +225,9 @@ class Fetcher:
     def _full(self, job: _Job) -> bool:
         """Say whether a part has to wait for memory; what was begun has its memory already.
 
-        What is held will be used and given back. Only where the order of use was left, for a server
-        without ranges, a part may be waited for that comes after all that is held."""
-        if job.data is not None or job.number in self._wanted:
-            return False
-        return self._held > 0 and self._held + job.part.length > self._ahead
+        All that is held is wanted before what is not: see `in_order_of_use`."""
+        held = self._held
+        return job.data is None and held > 0 and held + job.part.length > self._ahead
 
     def _connect(self) -> None:
         connection = _Connection(self)
