@@ -10,10 +10,8 @@ links when it ends (src/extract.c: create_placeholder_file); before that nothing
 """
 
 import contextlib
-import io
 import os
 import queue
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,16 +24,14 @@ from installer.act.narrator import Narrator, Progress
 from installer.act.payload.fetching import Fetcher, StoppedError, in_order_of_use
 from installer.act.payload.framed import Framed, odd
 from installer.act.payload.mirrors import Mirror
-from installer.act.payload.pipeline import TAR, pipe
 from installer.act.payload.ring import Ring
 from installer.act.payload.source import Patience
+from installer.act.payload.tar import Tar
 from installer.act.payload.vetting import Contents
-from installer.act.run import Program, Runner
-from installer.act.trouble import full, hopeless, no_room
-from installer.model.errors import InstallError, fail
+from installer.act.run import Runner
+from installer.model.errors import InstallError
 from installer.model.events import Stage
 from installer.model.manifest import KINDS, WINDOW, Kind, Manifest
-from installer.model.units import format_seconds
 
 WORKERS_LIMIT = 4
 """More tars than that do not make a file system faster, and each costs memory."""
@@ -193,11 +189,9 @@ class _Work:
         numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in frames:
             numbers.put(number)
-        workers = [_Worker(self, numbers) for _ in range(count)]
-        self.spent += [worker.spent for worker in workers]
         with ExitStack() as stack:
-            for worker in workers:
-                worker.open(stack)
+            workers = [_Worker(self, numbers, *self._open(stack)) for _ in range(count)]
+            self.spent += [worker.spent for worker in workers]
             try:
                 for worker in workers:
                     worker.start()
@@ -210,6 +204,11 @@ class _Work:
             finally:
                 self._give_up_if(workers)
         self._raise(workers)
+
+    def _open(self, stack: ExitStack) -> tuple[Tar, Ring]:
+        """Start a tar, which ends with `stack`, and make the memory before it."""
+        tar = Tar(self.target, runner=self.runner, stuck=self.patience.stuck, capacity=_PIPE)
+        return stack.enter_context(tar), stack.enter_context(Ring(tar.end))
 
     def _give_up(self) -> None:
         self.stop.set()
@@ -235,33 +234,16 @@ class _Work:
 class _Worker(threading.Thread):
     """Unpacks frames, one after the other, with a tar of its own."""
 
-    def __init__(self, work: _Work, numbers: "queue.SimpleQueue[int]") -> None:
+    def __init__(
+        self, work: _Work, numbers: "queue.SimpleQueue[int]", tar: Tar, ring: Ring
+    ) -> None:
         super().__init__(name="payload", daemon=True)
         self.spent = _Spent()
         self.error: BaseException | None = None
         self._work = work
         self._numbers = numbers
-        self._end: io.FileIO | None = None
-        self._ring: Ring | None = None
-        self._tar: Program | None = None
-        self._poll = select.poll()
-
-    def open(self, stack: ExitStack) -> None:
-        """Start its tar, which ends with `stack`."""
-        reader, writer = pipe(_PIPE)
-        stack.enter_context(writer)
-        os.set_blocking(writer.fileno(), False)
-        self._end = writer
-        self._ring = stack.enter_context(Ring(writer))
-        self._poll.register(writer, select.POLLOUT)
-        with reader:
-            self._tar = stack.enter_context(
-                self._work.runner.start(
-                    (*TAR, f"--directory={self._work.target.absolute()}"),
-                    stdin=reader.fileno(),
-                    purpose=f"unpacking into {self._work.target}",
-                )
-            )
+        self._tar = tar
+        self._ring = ring
 
     def run(self) -> None:
         """Do it; `error` says what went wrong."""
@@ -280,8 +262,6 @@ class _Worker(threading.Thread):
         # packing payloads and the agent share it; other verbs do without
         import zstandard  # noqa: PLC0415
 
-        ring = self._ring
-        assert ring is not None  # noqa: S101 - for the type checker
         source = _Parts(self._work.fetcher, iter(self._work.parts_of[number]), self.spent)
         decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW)
         try:
@@ -291,7 +271,7 @@ class _Worker(threading.Thread):
 
                 def read() -> memoryview:
                     begun, waited = time.monotonic(), self.spent.waiting
-                    piece = ring.fill(reader.readinto)
+                    piece = self._ring.fill(reader.readinto)
                     waited = self.spent.waiting - waited
                     self.spent.decompressing += time.monotonic() - begun - waited
                     return piece
@@ -303,58 +283,26 @@ class _Worker(threading.Thread):
             source.close()
 
     def _write(self, data: memoryview) -> None:
-        assert self._ring is not None  # noqa: S101 - for the type checker
-        assert self._tar is not None  # noqa: S101
-        if hopeless(self._tar.last_words):
-            # tar itself would go on and fail for every other file
-            raise BrokenPipeError
-        begun = moved = time.monotonic()
-        while data:
-            count = self._ring.write(data)
-            if count:
-                data = data[count:]
-                moved = time.monotonic()
-                continue
-            self._poll.poll(_TICK * 1000)
-            if self._work.stop.is_set():
-                raise StoppedError
-            if time.monotonic() - moved > self._work.patience.stuck:
-                raise fail(
-                    "command.timeout",
-                    f"tar took no data for {format_seconds(self._work.patience.stuck)}",
-                    where=f"unpacking into {self._work.target}",
-                    hint="the kernel's log (dmesg) tells of a disk that does not answer",
-                )
+        begun = time.monotonic()
+        self._tar.write(data, self._ring.write, self._look_around)
         self.spent.unpacking += time.monotonic() - begun
 
+    def _look_around(self) -> None:
+        if self._work.stop.is_set():
+            raise StoppedError
+
     def _finish(self) -> None:
-        """End the archive, and wait for tar, which makes links and sets times at its end."""
+        """End the archive, and wait for tar."""
         self._write(memoryview(_END_OF_ARCHIVE))
-        assert self._end is not None  # noqa: S101 - for the type checker
-        assert self._tar is not None  # noqa: S101
-        self._end.close()
         begun = time.monotonic()
-        if self._tar.end(self._work.patience.stuck) != 0:
-            raise BrokenPipeError
+        self._tar.finish()
         self.spent.unpacking += time.monotonic() - begun
 
     def _tars_error(self) -> InstallError:
-        assert self._end is not None  # noqa: S101 - for the type checker
-        assert self._tar is not None  # noqa: S101
         work = self._work
-        if not full(self._tar.last_words):
-            self._end.close()
-            try:
-                code = self._tar.end(work.patience.stuck)
-            except InstallError as error:
-                return error
-            if not full(self._tar.last_words):
-                return self._tar.failure(code)
-        return no_room(
-            work.target,
+        return self._tar.error(
             work.capacity,
-            self._tar.last_words,
-            where=f"after {work.fetcher.traffic.verified} of {work.manifest.archive.size} bytes",
+            f"after {work.fetcher.traffic.verified} of {work.manifest.archive.size} bytes",
         )
 
 

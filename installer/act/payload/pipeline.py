@@ -7,10 +7,8 @@ the caller's thread alone.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
-import os
 import queue
 import select
 import threading
@@ -23,27 +21,11 @@ from installer.act.narrator import Narrator
 from installer.act.payload.archive import Stream
 from installer.act.payload.compression import HEAD, Format, damaged, recognise
 from installer.act.payload.source import Patience, Source, open_source
+from installer.act.payload.tar import Tar, pipe
 from installer.act.payload.vetting import Contents, vet
 from installer.act.run import Program, Runner
-from installer.act.trouble import full, hopeless, no_room
 from installer.model.errors import InstallError, Problem, fail
-from installer.model.units import MIB, format_bytes, format_seconds
-
-TAR = (
-    "tar",
-    "--extract",
-    "--file=-",
-    # 128 KiB at once instead of 10: a third less time in the kernel
-    "--blocking-factor=256",
-    "--preserve-permissions",
-    "--same-owner",
-    "--numeric-owner",
-    "--xattrs",
-    "--xattrs-include=*",
-    # a machine whose clock is wrong would get a line for each file
-    "--warning=no-timestamp",
-)
-"""How GNU tar unpacks; without -P, so that its own defences stand behind ours."""
+from installer.model.units import format_bytes, format_seconds
 
 _PIECE = 256 * 1024
 _TICK = 0.25
@@ -117,21 +99,12 @@ def read_payload(
                     )
                 )
         if target is not None:
-            tar_in, work.tar_end = pipe()
-            os.set_blocking(work.tar_end.fileno(), False)
-            stack.enter_context(work.tar_end)
-            with tar_in:
-                work.tar = stack.enter_context(
-                    queued.start(
-                        # a folder's time is set after everything in it is there, in whatever
-                        # order it comes; that compares every folder with all before it
-                        (*TAR, "--delay-directory-restore", f"--directory={target.absolute()}"),
-                        stdin=tar_in.fileno(),
-                        purpose=f"unpacking into {target}",
-                    )
-                )
+            # a folder's time is set after everything in it is there, in whatever order it comes;
+            # that compares every folder with all before it
+            option = "--delay-directory-restore"
+            work.tar = stack.enter_context(Tar(target, option, runner=queued, stuck=patience.stuck))
         try:
-            return work.run(rules, target)
+            return work.run(rules)
         finally:
             work.tell()
 
@@ -197,8 +170,7 @@ class _Work:
     patience: Patience
     known: Format | None = None
     decompressor: Program | None = None
-    tar: Program | None = None
-    tar_end: io.FileIO | None = None
+    tar: Tar | None = None
     unpacked: int = 0
     progress: Callable[[int], None] | None = None
 
@@ -222,13 +194,16 @@ class _Work:
         self.progress = self.narrator.progress(self.feed.source.total)
         return head
 
-    def run(self, rules: Rules, target: Path | None) -> Reading:
+    def run(self, rules: Rules) -> Reading:
         """Vet everything, then see that every part ended well."""
-        stream = Stream(self.read, self.write if target is not None else None)
+        tar = self.tar
+        write = None if tar is None else lambda data: tar.write(data, tar.end.write, self.tell)
         try:
-            contents = vet(stream, rules.capacity, rules.toplevel, count_on=target is None)
+            contents = vet(
+                Stream(self.read, write), rules.capacity, rules.toplevel, count_on=tar is None
+            )
         except BrokenPipeError:
-            raise self._tars_error(rules, target) from None
+            raise self._tars_error(rules) from None
         except InstallError as error:
             raise self._cause(error, rules) from None
         if problem := self._upstream():
@@ -237,11 +212,11 @@ class _Work:
             raise RuntimeError("the archive is whole, but its source was not read to its end")
         if mismatch := self._mismatch(rules):
             raise InstallError([mismatch])
-        if self.tar is not None and self.tar_end is not None:
-            self.tar_end.close()
-            code = self.tar.end(self.patience.stuck)
-            if code != 0:
-                raise self._tars_error(rules, target)
+        if tar is not None:
+            try:
+                tar.finish()
+            except BrokenPipeError:
+                raise self._tars_error(rules) from None
         return Reading(self.feed.digest, self.feed.done, contents)
 
     def read(self) -> bytes:
@@ -254,32 +229,16 @@ class _Work:
             if self.feed.reading or self.feed.done != seen:
                 begun, seen = time.monotonic(), self.feed.done
             elif time.monotonic() - begun > self.patience.stuck:
-                raise self._stuck("the decompressor gave no data")
+                raise fail(
+                    "command.timeout",
+                    f"the decompressor gave no data for {format_seconds(self.patience.stuck)}",
+                    where=f"after {self.unpacked} bytes of the unpacked archive",
+                    hint="the kernel's log (dmesg) tells of a disk that does not answer",
+                )
         self.tell()
         piece = self.plain.read(_PIECE)
         self.unpacked += len(piece)
         return piece
-
-    def write(self, data: memoryview) -> None:
-        """Give tar what was approved."""
-        if self.tar is None or self.tar_end is None:
-            raise RuntimeError("nothing is being unpacked")
-        if hopeless(self.tar.last_words):
-            # tar itself would go on and fail for every other file
-            raise BrokenPipeError
-        begun = time.monotonic()
-        poll = select.poll()
-        poll.register(self.tar_end, select.POLLOUT)
-        while data:
-            count = self.tar_end.write(data)
-            if count:
-                data = data[count:]
-                begun = time.monotonic()
-                continue
-            poll.poll(_TICK * 1000)
-            self.tell()
-            if time.monotonic() - begun > self.patience.stuck:
-                raise self._stuck("tar took no data")
 
     def _cause(self, error: InstallError, rules: Rules) -> BaseException:
         """Find what caused what the vetting saw: an end is mostly somebody else's end."""
@@ -325,27 +284,11 @@ class _Work:
             )
         return None
 
-    def _tars_error(self, rules: Rules, target: Path | None) -> InstallError:
-        if self.tar is None or self.tar_end is None or target is None:
+    def _tars_error(self, rules: Rules) -> InstallError:
+        if self.tar is None:
             raise RuntimeError("nothing was being unpacked")
-        if not full(self.tar.last_words):
-            self.tar_end.close()
-            code = self.tar.end(self.patience.stuck)
-            if not full(self.tar.last_words):
-                return self.tar.failure(code)
-        return no_room(
-            target,
-            rules.capacity,
-            self.tar.last_words,
-            where=f"after {format_bytes(self.unpacked)} of the unpacked archive",
-        )
-
-    def _stuck(self, what: str) -> InstallError:
-        return fail(
-            "command.timeout",
-            f"{what} for {format_seconds(self.patience.stuck)}",
-            where=f"after {self.unpacked} bytes of the unpacked archive",
-            hint="the kernel's log (dmesg) tells of a disk that does not answer",
+        return self.tar.error(
+            rules.capacity, f"after {format_bytes(self.unpacked)} of the unpacked archive"
         )
 
 
@@ -356,15 +299,6 @@ def _changed_since(source: Source, how: str) -> InstallError:
         where="payload",
         hint="start again; give each version of a payload a name of its own on the server",
     )
-
-
-def pipe(capacity: int = MIB) -> tuple[io.FileIO, io.FileIO]:
-    """Make a pipe: its reading and its writing end."""
-    reader, writer = os.pipe()
-    # fewer, larger pieces; without the right to it, a pipe of 64 KiB does as well (pipe(7))
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, capacity)
-    return io.FileIO(reader, "rb"), io.FileIO(writer, "wb")
 
 
 def _write(end: io.FileIO, data: bytes) -> None:

@@ -38,7 +38,7 @@ from tars import (
 from installer.act.payload import names
 from installer.act.payload.archive import Stream
 from installer.act.payload.names import FullError, Names
-from installer.act.payload.pipeline import TAR
+from installer.act.payload.tar import TAR
 from installer.act.payload.vetting import vet
 from installer.model.errors import InstallError, Problem
 from installer.model.units import GIB, MIB

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from installer.act.payload.pipeline import pipe
 from installer.act.payload.ring import PIECE, Ring
+from installer.act.payload.tar import pipe
 from installer.model.units import MIB
 
 Ends = tuple[io.FileIO, io.FileIO]
