@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from installer.act.holders import mounted_from
@@ -18,6 +19,9 @@ from installer.observe.kernel_log import KernelLog
 
 _FULL = "No space left on device"
 _LOST = re.compile("Read-only file system|Input/output error|Structure needs cleaning")
+_BROKEN_OFF = re.compile("Unexpected EOF in archive|Error is not recoverable|due to previous errors")
+"""What tar says when it is given no more, because it failed: it sounds like a broken archive."""
+
 _NEARLY_FULL = 4 * MIB
 _NOT_OF_DISKS = ("interrupted", "internal")
 _MOST_LINES = 6
@@ -72,17 +76,54 @@ def explained(
         causes = [*_read_only(root, mounts)]
         if not causes and first.code != "payload.too-large" and full([str(first)]):
             causes = [_no_room(_full_ones(root, mounts), _FULL, first.where)]
-    return InstallError([*causes, *error.problems]) if causes else error
+    return InstallError([*causes, *map(_following, error.problems)]) if causes else error
 
 
-def _failing(disks: Iterable[Disk], log: KernelLog) -> Iterator[Problem]:
+def survived(disks: Iterable[Disk], log: KernelLog) -> Iterator[str]:
+    """Say which disks gave errors although the work went on to its end: a warning for each."""
+    for shown, lines in _with_errors(disks, log).values():
+        yield (
+            f"{shown} gave errors while it was written to; the system is complete as far as could "
+            "be checked, but disk, cable or controller may be failing. The kernel's words:\n"
+            + "\n".join(lines[:_MOST_LINES])
+        )
+
+
+def _following(problem: Problem) -> Problem:
+    """Say of what somebody noticed that it is no second cause, and each kind of words once."""
+    words = problem.hint.splitlines()
+    kinds: dict[str, list[str]] = {}
+    others = []
+    for word in words:
+        lost = _LOST.search(word)
+        kind = _FULL if _FULL in word else lost[0] if lost else ""
+        if kind:
+            kinds.setdefault(kind, []).append(word)
+        elif not _BROKEN_OFF.search(word):
+            others.append(word)
+    if kinds:
+        words = [*others]
+        for alike in kinds.values():
+            words += [alike[0], *([f"(and {len(alike) - 1} more like it)"] if alike[1:] else [])]
+    return replace(problem, what=f"because of that: {problem.what}", hint="\n".join(words))
+
+
+def _with_errors(disks: Iterable[Disk], log: KernelLog) -> dict[Disk, tuple[str, list[str]]]:
+    """Of each disk that gave errors, what to call it and what the kernel said."""
     by_name = {disk.node.removeprefix("/dev/"): disk for disk in disks}
+    found = {}
     for name, lines in log.errors(by_name.keys()).items():
         disk = by_name[name]
         shown = f"{disk.node} (serial {disk.serial})" if disk.serial else disk.node
+        found[disk] = (f"the disk {shown}", lines)
+    return found
+
+
+def _failing(disks: Iterable[Disk], log: KernelLog) -> Iterator[Problem]:
+    for disk, (shown, lines) in _with_errors(disks, log).items():
         yield Problem(
             "device.io",
-            f"the disk {shown} fails: reading or writing it gave errors",
+            f"{shown} fails: reading or writing it gave errors",
             disk.stable_path,
             "another disk, cable or controller; of a virtual disk, look at what it lies on. "
             "The kernel's words:\n" + "\n".join(lines[:_MOST_LINES]),
@@ -90,18 +131,26 @@ def _failing(disks: Iterable[Disk], log: KernelLog) -> Iterator[Problem]:
 
 
 def _read_only(root: Path, mounts: Iterable[str]) -> Iterator[Problem]:
+    found: list[str] = []
+    sources: dict[str, None] = {}
     for mount in mounts:
         where = root / mount.lstrip("/")
         with contextlib.suppress(OSError):
             source = mounted_from(where)
             if source is not None and os.statvfs(where).f_flag & os.ST_RDONLY:
-                yield Problem(
-                    "device.io",
-                    f"the file system of {mount} became read-only while it was written to",
-                    source,
-                    "a file system does so when its disk fails, or when somebody remounts it; "
-                    "look at the kernel's log (dmesg)",
-                )
+                found.append(mount)
+                sources[source] = None
+    if found:
+        # one cause, however many of them a disk carries
+        one = len(found) == 1
+        yield Problem(
+            "device.io",
+            f"the file system{'' if one else 's'} of {_listed(found)} became read-only while "
+            f"{'it was' if one else 'they were'} written to",
+            ", ".join(sources),
+            "a file system does so when its disk fails, or when somebody remounts it; "
+            "look at the kernel's log (dmesg)",
+        )
 
 
 def _no_room(which: str, said: str, where: str) -> Problem:
@@ -115,21 +164,23 @@ def _no_room(which: str, said: str, where: str) -> Problem:
 
 def _full_ones(root: Path, mounts: Iterable[str]) -> str:
     """Say which of the target's file systems are full."""
-    found = []
+    # subvolumes are full together
+    found: dict[str, list[str]] = {}
     for mount in mounts:
         try:
             state = os.statvfs(root / mount.lstrip("/"))
         except OSError:
             continue
-        size = format_bytes(state.f_blocks * state.f_frsize)
+        source = mounted_from(root / mount.lstrip("/")) or mount
         if state.f_bavail * state.f_frsize < _NEARLY_FULL:
-            found.append(f"on {mount} ({size} on {_source(root, mount)})")
+            size = format_bytes(state.f_blocks * state.f_frsize)
+            found.setdefault(f"on {{}} ({size} on {source})", []).append(mount)
         elif state.f_files and not state.f_favail:
-            found.append(
-                f"for one more file on {mount} ({state.f_files} inodes on {_source(root, mount)})"
-            )
-    return " and ".join(found) or "on one of the file systems"
+            which = f"for one more file on {{}} ({state.f_files} inodes on {source})"
+            found.setdefault(which, []).append(mount)
+    told = [which.replace("{}", _listed(full)) for which, full in found.items()]
+    return " and ".join(told) or "on one of the file systems"
 
 
-def _source(root: Path, mount: str) -> str:
-    return mounted_from(root / mount.lstrip("/")) or mount
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,18 @@ TAR = fail(
     "command.failed",
     "tar ended with exit code 2",
     where="unpacking into /mnt",
-    hint="its last words:\ntar: nix: Cannot mkdir: Read-only file system",
+    hint="its last words:\n"
+    "tar: nix: Cannot mkdir: Read-only file system\n"
+    "tar: Unexpected EOF in archive\n"
+    "tar: etc: Cannot mkdir: Read-only file system\n"
+    "tar: nix/store: Cannot mkdir: Read-only file system\n"
+    "tar: Error is not recoverable: exiting now",
+)
+TAR_FOLLOWED = Problem(
+    "command.failed",
+    "because of that: tar ended with exit code 2",
+    "unpacking into /mnt",
+    "its last words:\ntar: nix: Cannot mkdir: Read-only file system\n(and 2 more like it)",
 )
 
 
@@ -78,7 +90,7 @@ def test_what_was_lost_on_the_way_is_heard(dying: Path, tmp_path: Path) -> None:
             f"its last words:\nsync: error syncing '{root}': Input/output error",
         )
         disk, rest = _explained(caught.value, dying, root, log)
-        assert rest == lost
+        assert rest == replace(lost, what=f"because of that: {lost.what}")
         assert (disk.code, disk.what, disk.where) == (
             "device.io",
             f"the disk {dying} (serial S1) fails: reading or writing it gave errors",
@@ -105,8 +117,33 @@ def test_a_file_system_that_became_read_only_is_named(loop_disk: Path, tmp_path:
                 "a file system does so when its disk fails, or when somebody remounts it; look at "
                 "the kernel's log (dmesg)",
             ),
-            *TAR.problems,
+            TAR_FOLLOWED,
         )
+
+
+@pytest.mark.loop
+def test_all_file_systems_of_a_disk_are_one_cause(loop_disk: Path, tmp_path: Path) -> None:
+    run("mkfs.btrfs", "-q", loop_disk)
+    with KernelLog() as log, _mounted(loop_disk, tmp_path / "mnt") as root:
+        run("btrfs", "-q", "subvolume", "create", root / "nix")
+        run("btrfs", "-q", "subvolume", "create", root / "home")
+        mounts = ["/", "/nix", "/home"]
+        for mount in mounts[1:]:
+            run("mount", "-o", f"subvol={mount}", loop_disk, root / mount[1:])
+        try:
+            run("mount", "-o", "remount,ro", root)
+            run("mount", "-o", "remount,ro", root / "nix")
+            run("mount", "-o", "remount,ro", root / "home")
+            disks = [_disk(loop_disk)]
+            found = trouble.explained(TAR, disks=disks, root=root, mounts=mounts, log=log)
+        finally:
+            run("umount", root / "nix", root / "home")
+    cause, rest = found.problems
+    assert cause.what == (
+        "the file systems of /, /nix and /home became read-only while they were written to"
+    )
+    assert cause.where == str(loop_disk)
+    assert rest == TAR_FOLLOWED
 
 
 @pytest.mark.loop
@@ -119,7 +156,8 @@ def test_a_program_without_room_is_told_as_such(loop_disk: Path, tmp_path: Path)
         with pytest.raises(InstallError) as caught:
             Runner().run(["cp", "/bin/bash", str(root)], timeout=60, purpose="copying")
         full, rest = _explained(caught.value, loop_disk, root, log)
-        assert rest == caught.value.problems[0]
+        assert rest.code == "command.failed"
+        assert rest.what == "because of that: cp ended with exit code 1"
         assert full.code == "payload.too-large"
         assert full.what.startswith("no space left on / (")
         assert full.what.endswith(f" MiB on {loop_disk}): No space left on device")
@@ -137,6 +175,23 @@ def test_others_disks_and_others_words_are_not_taken(tmp_path: Path) -> None:
         assert _explained(stopped, Path("/dev/vdz"), tmp_path, log) == stopped.problems
 
 
+@pytest.mark.loop
+def test_errors_that_nothing_failed_of_are_told(dying: Path) -> None:
+    with KernelLog() as log:
+        assert list(trouble.survived([_disk(dying)], log)) == []
+        with pytest.raises(OSError, match="Input/output error"), dying.open("r+b") as disk:
+            disk.seek(256 * MIB)
+            disk.write(bytes(MIB))
+            disk.flush()
+            os.fsync(disk.fileno())
+        (warning,) = trouble.survived([_disk(dying)], log)
+        first, *words = warning.splitlines()
+        assert first.startswith(f"the disk {dying} (serial S1) gave errors while it was written to;")
+        assert first.endswith("may be failing. The kernel's words:")
+        assert any(f"error on dev {dying.name}, logical block " in line for line in words)
+        assert list(trouble.survived([_disk(dying)], log)) == []
+
+
 @pytest.mark.parametrize(
     ("line", "disks", "counts"),
     [
@@ -145,6 +200,8 @@ def test_others_disks_and_others_words_are_not_taken(tmp_path: Path) -> None:
         ("EXT4-fs (nvme0n1p2): Remounting filesystem read-only", ["nvme0n1"], True),
         ("nvme nvme0: I/O 12 QID 1 timeout, aborting", ["nvme0n1"], True),
         ("Aborting journal on device vda2-8.", ["vda"], True),
+        ("critical target error, dev sda, sector 0 op 0x3:(DISCARD) flags 0x800", ["sda"], False),
+        ("operation not supported error, dev sda, sector 0 op 0x9:(WRITE_ZEROES)", ["sda"], False),
         ("I/O error, dev vdaa, sector 8 op 0x1:(WRITE) flags 0x800", ["vda"], False),
         ("I/O error, dev vda, sector 8 op 0x1:(WRITE) flags 0x800", [], False),
         ("EXT4-fs (vda2): VFS: Can't find ext4 filesystem", ["vda"], False),
