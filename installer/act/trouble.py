@@ -18,9 +18,15 @@ from installer.model.units import MIB, format_bytes
 from installer.observe.kernel_log import KernelLog
 
 _FULL = "No space left on device"
-_LOST = re.compile("Read-only file system|Input/output error|Structure needs cleaning")
-_BROKEN_OFF = re.compile("Unexpected EOF in archive|Error is not recoverable|due to previous errors")
+_READ_ONLY = "Read-only file system"
+_LOST = re.compile(f"{_READ_ONLY}|Input/output error|Structure needs cleaning")
+_BROKEN_OFF = re.compile(
+    "Unexpected EOF in archive|Error is not recoverable|due to previous errors"
+)
 """What tar says when it is given no more, because it failed: it sounds like a broken archive."""
+
+_POOL_FULL = "space allocation error"
+"""Said of a thin volume and of NVMe's "Capacity Exceeded" (block/blk-core.c: BLK_STS_NOSPC)."""
 
 _NEARLY_FULL = 4 * MIB
 _NOT_OF_DISKS = ("interrupted", "internal")
@@ -73,7 +79,7 @@ def explained(
     causes = [*_failing(disks, log)]
     if not causes:
         mounts = list(mounts)
-        causes = [*_read_only(root, mounts)]
+        causes = [*_read_only(root, mounts, said=_READ_ONLY in str(error))]
         if not causes and first.code != "payload.too-large" and full([str(first)]):
             causes = [_no_room(_full_ones(root, mounts), _FULL, first.where)]
     return InstallError([*causes, *map(_following, error.problems)]) if causes else error
@@ -121,33 +127,42 @@ def _with_errors(disks: Iterable[Disk], log: KernelLog) -> dict[Disk, tuple[str,
 
 def _failing(disks: Iterable[Disk], log: KernelLog) -> Iterator[Problem]:
     for disk, (shown, lines) in _with_errors(disks, log).items():
+        what = "fails: reading or writing it gave errors"
+        hint = "another disk, cable or controller; of a virtual disk, look at what it lies on"
+        if any(_POOL_FULL in line for line in lines):
+            what = "takes no more: the storage that it lies on has no space left"
+            hint = "make room there: in the thin pool, on the SAN or on the virtual machine's host"
         yield Problem(
             "device.io",
-            f"{shown} fails: reading or writing it gave errors",
+            f"{shown} {what}",
             disk.stable_path,
-            "another disk, cable or controller; of a virtual disk, look at what it lies on. "
-            "The kernel's words:\n" + "\n".join(lines[:_MOST_LINES]),
+            f"{hint}. The kernel's words:\n" + "\n".join(lines[:_MOST_LINES]),
         )
 
 
-def _read_only(root: Path, mounts: Iterable[str]) -> Iterator[Problem]:
+def _read_only(root: Path, mounts: Iterable[str], *, said: bool) -> Iterator[Problem]:
+    """Say which file systems are read-only; with `said`, a program met one that was."""
+    sources: dict[str, str] = {}
     found: list[str] = []
-    sources: dict[str, None] = {}
     for mount in mounts:
         where = root / mount.lstrip("/")
         with contextlib.suppress(OSError):
             source = mounted_from(where)
-            if source is not None and os.statvfs(where).f_flag & os.ST_RDONLY:
-                found.append(mount)
-                sources[source] = None
-    if found:
+            if source is not None:
+                sources[mount] = source
+                if os.statvfs(where).f_flag & os.ST_RDONLY:
+                    found.append(mount)
+    # XFS refuses to be written to long before statvfs(3) says so, and asking in another way might
+    # wait for ever
+    which, among = (found, " and ") if found else (list(sources) if said else [], " or ")
+    if which:
         # one cause, however many of them a disk carries
-        one = len(found) == 1
+        one = len(found) < 2
         yield Problem(
             "device.io",
-            f"the file system{'' if one else 's'} of {_listed(found)} became read-only while "
-            f"{'it was' if one else 'they were'} written to",
-            ", ".join(sources),
+            f"the file system{'' if one else 's'} of {_listed(which, among)} became read-only "
+            f"while {'it was' if one else 'they were'} written to",
+            ", ".join(dict.fromkeys(sources[mount] for mount in which)),
             "a file system does so when its disk fails, or when somebody remounts it; "
             "look at the kernel's log (dmesg)",
         )
@@ -182,5 +197,5 @@ def _full_ones(root: Path, mounts: Iterable[str]) -> str:
     return " and ".join(told) or "on one of the file systems"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+def _listed(names: Sequence[str], last: str = " and ") -> str:
+    return last.join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -106,8 +106,9 @@ def test_what_was_lost_on_the_way_is_heard(dying: Path, tmp_path: Path) -> None:
 @pytest.mark.loop
 def test_a_file_system_that_became_read_only_is_named(loop_disk: Path, tmp_path: Path) -> None:
     run("mkfs.ext4", "-q", loop_disk)
+    other = fail("command.failed", "tar ended with exit code 2", hint="it printed nothing")
     with KernelLog() as log, _mounted(loop_disk, tmp_path / "mnt") as root:
-        assert _explained(TAR, loop_disk, root, log) == TAR.problems
+        assert _explained(other, loop_disk, root, log) == other.problems
         run("mount", "-o", "remount,ro", root)
         assert _explained(TAR, loop_disk, root, log) == (
             Problem(
@@ -119,6 +120,27 @@ def test_a_file_system_that_became_read_only_is_named(loop_disk: Path, tmp_path:
             ),
             TAR_FOLLOWED,
         )
+
+
+@pytest.mark.loop
+def test_a_file_system_that_is_becoming_read_only_is_one_of_those(
+    loop_disk: Path, tmp_path: Path
+) -> None:
+    """As XFS does: it refuses to be written to, and is not yet shown as read-only."""
+    run("mkfs.xfs", "-q", loop_disk)
+    with KernelLog() as log, _mounted(loop_disk, tmp_path / "mnt") as root:
+        (root / "boot").mkdir()
+        disks = [_disk(loop_disk)]
+        run("mount", "--bind", root, root / "boot")
+        try:
+            mounts = ["/", "/boot", "/not-mounted"]
+            found = trouble.explained(TAR, disks=disks, root=root, mounts=mounts, log=log)
+        finally:
+            run("umount", root / "boot")
+    cause, rest = found.problems
+    assert cause.what == "the file system of / or /boot became read-only while it was written to"
+    assert cause.where == str(loop_disk)
+    assert rest == TAR_FOLLOWED
 
 
 @pytest.mark.loop
@@ -179,14 +201,16 @@ def test_others_disks_and_others_words_are_not_taken(tmp_path: Path) -> None:
 def test_errors_that_nothing_failed_of_are_told(dying: Path) -> None:
     with KernelLog() as log:
         assert list(trouble.survived([_disk(dying)], log)) == []
-        with pytest.raises(OSError, match="Input/output error"), dying.open("r+b") as disk:
+        with dying.open("r+b", buffering=0) as disk:
             disk.seek(256 * MIB)
             disk.write(bytes(MIB))
-            disk.flush()
-            os.fsync(disk.fileno())
+            with pytest.raises(OSError, match="Input/output error"):
+                os.fsync(disk.fileno())
         (warning,) = trouble.survived([_disk(dying)], log)
         first, *words = warning.splitlines()
-        assert first.startswith(f"the disk {dying} (serial S1) gave errors while it was written to;")
+        assert first.startswith(
+            f"the disk {dying} (serial S1) gave errors while it was written to;"
+        )
         assert first.endswith("may be failing. The kernel's words:")
         assert any(f"error on dev {dying.name}, logical block " in line for line in words)
         assert list(trouble.survived([_disk(dying)], log)) == []
@@ -216,6 +240,25 @@ def test_which_words_are_about_a_disk(
     with KernelLog(path) as log:
         path.write_text(f"3,1,2,-;{line}\n SUBSYSTEM=block\n")
         assert log.errors(disks) == ({disks[0]: [line]} if counts else {})
+
+
+def test_a_disk_whose_pool_is_full_is_told_as_such(tmp_path: Path) -> None:
+    # a file in the place of /dev/kmsg, because nothing but the kernel can speak as the kernel
+    path = tmp_path / "kmsg"
+    path.touch()
+    said = "critical space allocation error, dev sda, sector 2175936 op 0x1:(WRITE) flags 0x101000"
+    with KernelLog(path) as log:
+        path.write_text(f"3,1,2,-;{said}\n SUBSYSTEM=block\n")
+        cause, rest = _explained(TAR, Path("/dev/sda"), tmp_path, log)
+    assert cause == Problem(
+        "device.io",
+        "the disk /dev/sda (serial S1) takes no more: the storage that it lies on has no space "
+        "left",
+        "/dev/disk/by-id/virtio-S1",
+        "make room there: in the thin pool, on the SAN or on the virtual machine's host. The "
+        f"kernel's words:\n{said}",
+    )
+    assert rest == TAR_FOLLOWED
 
 
 def test_no_kernel_log_is_no_reason_to_fail(tmp_path: Path) -> None:
