@@ -6,7 +6,7 @@ import errno
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from lab import agent, answers, process, sample, signing
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import UserNetwork
-from lab.vm import Bus, Machine, Nic, Vm
+from lab.vm import Bus, Disk, Machine, Nic, Vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.root]
 
@@ -165,41 +165,43 @@ PACKED_FAULTS = {
         ),
         ("read-only", Machine.remount_read_only, READ_ONLY, "virtio"),
     )
+    # the key passes btrfs by: test_a_btrfs_that_is_remounted_under_several_tars
+    if (filesystem, kind) != ("btrfs", "read-only")
 }
 
 
-def packed_server(bench: Bench, source: Path, folder: Path, filesystem: str) -> BootServer:
-    """A server of a signed payload, packed of `source`."""
+def packed(bench: Bench, source: Path, folder: Path, filesystem: str) -> str:
+    """Publish a signed payload, packed of `source`; return an answer file that wants it."""
     folder.mkdir()
     signing.packed(source, folder)
-    server = BootServer(bench.web)
     base = bench.web.publish_folder("/packed", folder)
     payload = f'[payload]\nmanifest = "{base}/sample.json"\n'
     payload += f'trust = {{ public-keys = ["{signing.PUBLIC}"] }}'
-    server.answers(answers.from_source(payload, filesystem=filesystem))
-    return server
+    return answers.from_source(payload, filesystem=filesystem)
+
+
+def several_cores(target: Disk) -> Vm:
+    return Vm(firmware="uefi", cores=2, memory=1024, disks=(target,))
+
+
+def wait_for_the_middle(bench: Bench) -> None:
+    bench.web.wait_for_request("/packed/sample[.]tar[.]zst", 240, method="GET")
+    # four lines of it: a minute, because btrfs and xfs write what they must know after 30 s
+    bench.web.pace(250_000)
+    bench.web.wait_for_report(
+        lambda event: event["kind"] == "step-progress" and event["done"] > 10_000_000, 120
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PACKED_FAULTS)
 def test_a_disk_that_fails_under_several_tars(bench: Bench, tmp_path: Path, name: str) -> None:
     fault = PACKED_FAULTS[name]
-    server = packed_server(bench, sample.tarball(), tmp_path / "packed", fault.filesystem)
-    target = bench.disk("4G", serial="netinstall-root", bus=fault.bus)
-    vm = Vm(
-        firmware="uefi",
-        cores=2,
-        memory=1024,
-        disks=(target,),
-        nics=(Nic(UserNetwork(bootfile=server.ipxe())),),
-    )
-    machine = bench.boot(vm)
-    server.web.wait_for_request("/packed/sample[.]tar[.]zst", 240, method="GET")
-    # four lines of it: a minute, because btrfs and xfs write what they must know after 30 s
-    server.web.pace(250_000)
-    server.web.wait_for_report(
-        lambda event: event["kind"] == "step-progress" and event["done"] > 10_000_000, 120
-    )
+    server = BootServer(bench.web)
+    server.answers(packed(bench, sample.tarball(), tmp_path / "packed", fault.filesystem))
+    vm = several_cores(bench.disk("4G", serial="netinstall-root", bus=fault.bus))
+    machine = bench.boot(replace(vm, nics=(Nic(UserNetwork(bootfile=server.ipxe())),)))
+    wait_for_the_middle(bench)
     fault.happen(machine)
     said = failure(machine)
     disk = "sda" if fault.bus == "scsi" else "vda"
@@ -207,7 +209,28 @@ def test_a_disk_that_fails_under_several_tars(bench: Bench, tmp_path: Path, name
         assert text.format(node=f"/dev/{disk}", root=f"{disk}2") in said
     require_one_cause(said)
     machine.kill()
-    require_nothing_boots(bench, vm)
+    require_nothing_boots(bench, machine.vm)
+
+
+@pytest.mark.slow
+def test_a_btrfs_that_is_remounted_under_several_tars(bench: Bench, tmp_path: Path) -> None:
+    vm = several_cores(bench.disk("4G", serial="netinstall-root"))
+    shell = agent.in_failure_shell(bench, vm)
+    wanted = packed(bench, sample.tarball(), tmp_path / "packed", "btrfs")
+    url = shell.server.answers(wanted, "case.toml")
+    console = shell.machine.console
+    console.send_line(f"netinstall install {url} &")
+    wait_for_the_middle(bench)
+    # refused while a tar has a file open, and not between two frames
+    console.send_line("until mount -o remount,ro /mnt 2>/dev/null; do :; done; echo REMOUNTED")
+    console.expect("^REMOUNTED", 60)
+    failed = console.expect(r"(?s)INSTALLATION FAILED.*?\n\+=+\+\n", 300, fail_on=["INSTALLED in"])
+    said = agent.prose(failed[0])
+    for text in (UNPACKING, *READ_ONLY, "error device.io", "exit 5 ("):
+        assert text in said
+    require_one_cause(said)
+    shell.machine.kill()
+    require_nothing_boots(bench, shell.machine.vm)
 
 
 @pytest.mark.slow
@@ -215,33 +238,28 @@ def test_a_disk_that_fails_under_several_tars(bench: Bench, tmp_path: Path, name
 def test_a_file_system_that_fills_up_under_several_tars(
     bench: Bench, tmp_path: Path, filesystem: str
 ) -> None:
-    """Extended attributes take room that no manifest counts: file systems differ in how much."""
+    """Attributes and inodes take room that no manifest counts: file systems differ in how much."""
     tree = sample.unpacked(tmp_path / "system")
     (tree / "srv").mkdir()
-    for number in range(40_000):
+    for number in range(80_000):
         file = tree / f"srv/{number}"
         file.touch()
-        os.setxattr(file, "user.noise", os.urandom(2000))
-    server = packed_server(bench, tree, tmp_path / "packed", filesystem)
+        os.setxattr(file, "user.noise", os.urandom(700))
+    server = BootServer(bench.web)
+    server.answers(packed(bench, tree, tmp_path / "packed", filesystem))
     # beside an ESP of 1 GiB
-    target = bench.disk("1330M", serial="netinstall-root")
-    vm = Vm(
-        firmware="uefi",
-        cores=2,
-        memory=1024,
-        disks=(target,),
-        nics=(Nic(UserNetwork(bootfile=server.ipxe())),),
-    )
-    machine = bench.boot(vm)
+    vm = several_cores(bench.disk("1330M", serial="netinstall-root"))
+    machine = bench.boot(replace(vm, nics=(Nic(UserNetwork(bootfile=server.ipxe())),)))
     said = failure(machine)
     assert UNPACKING in said
-    assert "no space left on / (" in said
+    which = "for one more file on / (" if filesystem == "ext4" else "on / ("
+    assert f"no space left {which}" in said
     assert " on /dev/vda2): " in said
     assert "error payload.too-large" in said
     assert "exit 4 (" in said
     require_one_cause(said)
     machine.kill()
-    require_nothing_boots(bench, vm)
+    require_nothing_boots(bench, machine.vm)
 
 
 def require_one_cause(said: str) -> None:

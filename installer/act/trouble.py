@@ -25,6 +25,9 @@ _BROKEN_OFF = re.compile(
 )
 """What tar says when it is given no more, because it failed: it sounds like a broken archive."""
 
+_ATTRIBUTE = "extended attribute"
+"""In tar's words when it could not set one (lib/xattr-at.c)."""
+
 _POOL_FULL = "space allocation error"
 """Said of a thin volume and of NVMe's "Capacity Exceeded" (block/blk-core.c: BLK_STS_NOSPC)."""
 
@@ -53,7 +56,7 @@ def no_room(root: Path, mounts: Iterable[str], words: Sequence[str], *, where: s
         where: how far it was.
     """
     said = next((word for word in words if _FULL in word), _FULL)
-    return InstallError([_no_room(_full_ones(root, mounts), said, where)])
+    return InstallError([_no_room(root, [*mounts], said, where)])
 
 
 def explained(
@@ -81,7 +84,7 @@ def explained(
         mounts = list(mounts)
         causes = [*_read_only(root, mounts, said=_READ_ONLY in str(error))]
         if not causes and first.code != "payload.too-large" and full([str(first)]):
-            causes = [_no_room(_full_ones(root, mounts), _FULL, first.where)]
+            causes = [_no_room(root, mounts, _FULL, first.where)]
     return InstallError([*causes, *map(_following, error.problems)]) if causes else error
 
 
@@ -168,17 +171,22 @@ def _read_only(root: Path, mounts: Iterable[str], *, said: bool) -> Iterator[Pro
         )
 
 
-def _no_room(which: str, said: str, where: str) -> Problem:
-    return Problem(
-        "payload.too-large",
-        f"no space left {which}: {said}",
-        where,
-        "make the file system larger, or the payload smaller",
-    )
+def _no_room(root: Path, mounts: Sequence[str], said: str, where: str) -> Problem:
+    hint = "make the file system larger, or the payload smaller"
+    which = _full_ones(root, mounts)
+    if not which:
+        which = _meant(root, mounts, said)
+        if _ATTRIBUTE in said:
+            which = f"for the attributes of a file {which}"
+            hint = (
+                "ext4 keeps those of a file in one block, which has 4 KiB, or 1 KiB on a file "
+                "system below 512 MiB: make it larger, take xfs, or leave them out of the payload"
+            )
+    return Problem("payload.too-large", f"no space left {which}: {said}", where, hint)
 
 
 def _full_ones(root: Path, mounts: Iterable[str]) -> str:
-    """Say which of the target's file systems are full."""
+    """Say which of the target's file systems are full, "" if none shows it."""
     # subvolumes are full together
     found: dict[str, list[str]] = {}
     for mount in mounts:
@@ -186,15 +194,37 @@ def _full_ones(root: Path, mounts: Iterable[str]) -> str:
             state = os.statvfs(root / mount.lstrip("/"))
         except OSError:
             continue
-        source = mounted_from(root / mount.lstrip("/")) or mount
         if state.f_bavail * state.f_frsize < _NEARLY_FULL:
-            size = format_bytes(state.f_blocks * state.f_frsize)
-            found.setdefault(f"on {{}} ({size} on {source})", []).append(mount)
+            found.setdefault(f"on {{}} ({_shown(root, mount)})", []).append(mount)
         elif state.f_files and not state.f_favail:
-            which = f"for one more file on {{}} ({state.f_files} inodes on {source})"
-            found.setdefault(which, []).append(mount)
+            inodes = f"{state.f_files} inodes on {_source(root, mount)}"
+            found.setdefault(f"for one more file on {{}} ({inodes})", []).append(mount)
     told = [which.replace("{}", _listed(full)) for which, full in found.items()]
-    return " and ".join(told) or "on one of the file systems"
+    return " and ".join(told)
+
+
+def _meant(root: Path, mounts: Sequence[str], said: str) -> str:
+    """Say which file system holds the file that a program names.
+
+    btrfs without room for metadata still shows free bytes (fs/btrfs/super.c: btrfs_statfs).
+    """
+    named = re.search(rf"(?:{re.escape(str(root))}|(?<!\S)'?\.)(/[^:']*)", said)
+    if named is not None:
+        name = named[1]
+        above = [mount for mount in mounts if mount in ("/", name) or name.startswith(f"{mount}/")]
+        with contextlib.suppress(OSError, ValueError):
+            mount = max(above, key=len)
+            return f"on {mount} ({_shown(root, mount)})"
+    return "on one of the file systems"
+
+
+def _shown(root: Path, mount: str) -> str:
+    state = os.statvfs(root / mount.lstrip("/"))
+    return f"{format_bytes(state.f_blocks * state.f_frsize)} on {_source(root, mount)}"
+
+
+def _source(root: Path, mount: str) -> str:
+    return mounted_from(root / mount.lstrip("/")) or mount
 
 
 def _listed(names: Sequence[str], last: str = " and ") -> str:

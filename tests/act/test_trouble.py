@@ -186,6 +186,46 @@ def test_a_program_without_room_is_told_as_such(loop_disk: Path, tmp_path: Path)
         assert full.where == f"copying: cp /bin/bash {root}"
 
 
+@pytest.mark.loop
+@pytest.mark.parametrize("loop_disk", [(64 * MIB, 512)], indirect=True)
+def test_attributes_that_are_too_large_are_told_as_such(loop_disk: Path, tmp_path: Path) -> None:
+    run("mkfs.ext4", "-q", "-b", "1024", loop_disk)
+    file = tmp_path / "file"
+    file.touch()
+    os.setxattr(file, "user.noise", bytes(1500))
+    archive = tmp_path / "archive.tar"
+    run("tar", "--xattrs", "-C", tmp_path, "-cf", archive, "./file")
+    words: list[str] = []
+    with _mounted(loop_disk, tmp_path / "mnt") as root:
+        argv = ["tar", "--xattrs", "--xattrs-include=*", "-C", str(root), "-xf", str(archive)]
+        # for tar it is a warning
+        Runner(words.append).run(argv, timeout=60)
+        assert trouble.hopeless(words)
+        (found,) = trouble.no_room(root, ["/", "/boot"], words, where="here").problems
+    assert found.code == "payload.too-large"
+    assert found.what.startswith("no space left for the attributes of a file on / (")
+    assert f" MiB on {loop_disk}): tar: " in found.what
+    assert "'user.noise'" in found.what
+    assert found.hint.startswith("ext4 keeps those of a file in one block, which has 4 KiB, or 1 ")
+
+
+@pytest.mark.loop
+def test_a_full_file_system_that_does_not_show_it_is_found_by_the_file(
+    loop_disk: Path, tmp_path: Path
+) -> None:
+    """As btrfs does, when it has no room for metadata."""
+    run("mkfs.btrfs", "-q", loop_disk)
+    with _mounted(loop_disk, tmp_path / "mnt") as root:
+        (root / "srv").mkdir()
+        for words, which in (
+            ("tar: ./srv/a: Cannot open: No space left on device", f"/ (2.00 GiB on {loop_disk})"),
+            (f"cp: {root}/a: No space left on device", f"/ (2.00 GiB on {loop_disk})"),
+            ("No space left on device", "one of the file systems"),
+        ):
+            (found,) = trouble.no_room(root, ["/", "/nix"], [words], where="").problems
+            assert found.what == f"no space left on {which}: {words}"
+
+
 @pytest.mark.root
 def test_others_disks_and_others_words_are_not_taken(tmp_path: Path) -> None:
     with KernelLog() as log:
