@@ -98,9 +98,12 @@ def test_a_server_that_dies_and_lines_that_are_cut(bench: Bench, tmp_path: Path)
     assert booted.wait_for_exit(60) == "reboot"
 
     said = [str(event["text"]) for event in bench.web.reports if event["kind"] == "message"]
-    lost = [text for text in said if "; going on there" in text]
-    assert any(text.startswith(f"{first.base}{archive}: ") for text in lost)
+    lost = [text for text in said if "; going on " in text]
     assert any(text.startswith(f"{second.base}{archive}: ") for text in lost)
+    (refused,) = {
+        (text.split(": ")[0], text.rpartition("; ")[2]) for text in lost if "refused" in text
+    }
+    assert refused == (first.base + archive, f"going on from {second.base}{archive}")
     gets = [
         one
         for place in (first, second)
