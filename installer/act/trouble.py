@@ -33,6 +33,12 @@ _POOL_FULL = "space allocation error"
 
 _NEARLY_FULL = 4 * MIB
 _NOT_OF_DISKS = ("interrupted", "internal")
+_OF_DISKS = (
+    *("command.failed", "command.timeout", "device.io", "device.timeout"),
+    *("nix.registration", "payload.too-large"),
+)
+"""What comes of a disk; a server may be gone at the same time for a reason of its own."""
+
 _MOST_LINES = 6
 
 
@@ -84,8 +90,11 @@ def explained(
         mounts = list(mounts)
         causes = [*_read_only(root, mounts, said=_READ_ONLY in str(error))]
         if not causes and first.code != "payload.too-large" and full([str(first)]):
-            causes = [_no_room(root, mounts, _FULL, first.where)]
-    return InstallError([*causes, *map(_following, error.problems)]) if causes else error
+            causes = [_no_room(root, mounts, _FULL, first.where, words=str(first))]
+    if not causes:
+        return error
+    after = [_following(one) if one.code in _OF_DISKS else one for one in error.problems]
+    return InstallError([*causes, *after])
 
 
 def survived(disks: Iterable[Disk], log: KernelLog) -> Iterator[str]:
@@ -114,7 +123,12 @@ def _following(problem: Problem) -> Problem:
         words = [*others]
         for alike in kinds.values():
             words += [alike[0], *([f"(and {len(alike) - 1} more like it)"] if alike[1:] else [])]
-    return replace(problem, what=f"because of that: {problem.what}", hint="\n".join(words))
+    where = problem.where
+    if problem.code == "command.failed":
+        # what it was for is enough: nobody has to run the command again
+        where = where.partition(": ")[0]
+    what = f"because of that: {problem.what}"
+    return replace(problem, what=what, where=where, hint="\n".join(words))
 
 
 def _with_errors(disks: Iterable[Disk], log: KernelLog) -> dict[Disk, tuple[str, list[str]]]:
@@ -171,11 +185,13 @@ def _read_only(root: Path, mounts: Iterable[str], *, said: bool) -> Iterator[Pro
         )
 
 
-def _no_room(root: Path, mounts: Sequence[str], said: str, where: str) -> Problem:
+def _no_room(
+    root: Path, mounts: Sequence[str], said: str, where: str, *, words: str = ""
+) -> Problem:
     hint = "make the file system larger, or the payload smaller"
     which = _full_ones(root, mounts)
     if not which:
-        which = _meant(root, mounts, said)
+        which = _meant(root, mounts, words or said)
         if _ATTRIBUTE in said:
             which = f"for the attributes of a file {which}"
             hint = (

@@ -21,7 +21,7 @@ from installer.observe.kernel_log import KernelLog
 TAR = fail(
     "command.failed",
     "tar ended with exit code 2",
-    where="unpacking into /mnt",
+    where="unpacking into /mnt: tar --extract --file=- --directory=/mnt",
     hint="its last words:\n"
     "tar: nix: Cannot mkdir: Read-only file system\n"
     "tar: Unexpected EOF in archive\n"
@@ -224,6 +224,18 @@ def test_a_full_file_system_that_does_not_show_it_is_found_by_the_file(
         ):
             (found,) = trouble.no_room(root, ["/", "/nix"], [words], where="").problems
             assert found.what == f"no space left on {which}: {words}"
+
+
+def test_what_no_disk_can_do_is_not_blamed_on_it(tmp_path: Path) -> None:
+    # a file in the place of /dev/kmsg, because nothing but the kernel can speak as the kernel
+    path = tmp_path / "kmsg"
+    path.touch()
+    lost = fail("network.lost", "http://192.0.2.1/a: Connection refused", where="payload.manifest")
+    with KernelLog(path) as log:
+        path.write_text("3,1,2,-;I/O error, dev sda, sector 8 op 0x1:(WRITE)\n SUBSYSTEM=block\n")
+        cause, rest = _explained(lost, Path("/dev/sda"), tmp_path, log)
+    assert cause.code == "device.io"
+    assert rest == lost.problems[0]
 
 
 @pytest.mark.root
