@@ -236,6 +236,27 @@ def test_a_btrfs_that_becomes_read_only_under_several_tars(bench: Bench, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("happen", [io_errors, one_io_error])
+def test_a_disk_that_fails_under_the_esp(
+    bench: Bench, tmp_path: Path, happen: Callable[[Machine], None]
+) -> None:
+    server = BootServer(bench.web)
+    server.answers(packed(bench, sample.tarball(), tmp_path / "packed", "ext4"))
+    vm = several_cores(bench.disk("4G", serial="netinstall-root"))
+    machine = bench.boot(replace(vm, nics=(Nic(UserNetwork(bootfile=server.ipxe())),)))
+    machine.console.expect(rf"\] {LOADER}", 400, fail_on=["INSTALLATION FAILED"])
+    happen(machine)
+    said = failure(machine)
+    for text in (LOADER, FAILS, "I/O error, dev vda, sector ", "error device.io", "exit 5 ("):
+        assert text.format(node="/dev/vda") in said
+    require_one_cause(said)
+    # what can be written to keeps no table
+    assert ("could not be wiped" in machine.console.text) == (happen is io_errors)
+    machine.kill()
+    require_nothing_boots(bench, machine.vm)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("filesystem", ["ext4", "xfs", "btrfs"])
 def test_a_file_system_that_fills_up_under_several_tars(
     bench: Bench, tmp_path: Path, filesystem: str

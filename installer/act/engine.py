@@ -18,7 +18,7 @@ from installer.act.payload import Inventory, closure, squashfs
 from installer.act.run import Runner
 from installer.act.stack import Stack
 from installer.act.target import Target
-from installer.act.trouble import explained, survived
+from installer.act.trouble import explained, few, survived
 from installer.act.writeback import early_writeback
 from installer.model.errors import InstallError, fail
 from installer.model.facts import Disk
@@ -112,7 +112,7 @@ def perform(
         InstallError: a step failed; everything is unmounted and closed, and no disk is bootable,
             except one of which something is kept: of that, only new partitions were touched.
     """
-    runner = Runner(on_line=narrator.output)
+    runner = Runner(on_line=few(narrator.output))
     made = Target(target, runner)
     stacked = Stack(made, runner, narrator)
     log = KernelLog()

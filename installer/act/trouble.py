@@ -7,7 +7,8 @@ system"; which disk it was, and that it was the disk, is known to the kernel.
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,7 @@ _OF_DISKS = (
 """What comes of a disk; a server may be gone at the same time for a reason of its own."""
 
 _MOST_LINES = 6
+_FEW = 5
 
 
 def full(words: Iterable[str]) -> bool:
@@ -50,6 +52,26 @@ def full(words: Iterable[str]) -> bool:
 def hopeless(words: Iterable[str]) -> bool:
     """Say whether a program would say the same of each further file: no room, or no disk."""
     return any(_FULL in word or _LOST.search(word) for word in words)
+
+
+def few(on_line: Callable[[str], None]) -> Callable[[str], None]:
+    """Pass lines on, but of those about one full or lost disk only the first of each kind.
+
+    Before it ends, tar says the same of each file that it was given already: of hundreds.
+    """
+    told: Counter[str] = Counter()
+
+    def tell(line: str) -> None:
+        kind = _kind(line)
+        if kind:
+            told[kind] += 1
+            if told[kind] > _FEW:
+                return
+            if told[kind] == _FEW:
+                line += " (more lines like this are left out)"
+        on_line(line)
+
+    return tell
 
 
 def no_room(root: Path, mounts: Iterable[str], words: Sequence[str], *, where: str) -> InstallError:
@@ -113,8 +135,7 @@ def _following(problem: Problem) -> Problem:
     kinds: dict[str, list[str]] = {}
     others = []
     for word in words:
-        lost = _LOST.search(word)
-        kind = _FULL if _FULL in word else lost[0] if lost else ""
+        kind = _kind(word)
         if kind:
             kinds.setdefault(kind, []).append(word)
         elif not _BROKEN_OFF.search(word):
@@ -129,6 +150,12 @@ def _following(problem: Problem) -> Problem:
         where = where.partition(": ")[0]
     what = f"because of that: {problem.what}"
     return replace(problem, what=what, where=where, hint="\n".join(words))
+
+
+def _kind(word: str) -> str:
+    """What a program's word says of a disk: in the kernel's words, "" for nothing."""
+    lost = _LOST.search(word)
+    return _FULL if _FULL in word else lost[0] if lost else ""
 
 
 def _with_errors(disks: Iterable[Disk], log: KernelLog) -> dict[Disk, tuple[str, list[str]]]:

@@ -144,6 +144,28 @@ def test_a_file_system_that_is_becoming_read_only_is_one_of_those(
 
 
 @pytest.mark.loop
+def test_what_is_said_of_each_file_is_told_of_a_few(loop_disk: Path, tmp_path: Path) -> None:
+    run("mkfs.ext4", "-q", loop_disk)
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(50):
+        (source / str(number)).touch()
+    archive = tmp_path / "archive.tar"
+    run("tar", "-C", source, "-cf", archive, ".")
+    words: list[str] = []
+    with _mounted(loop_disk, tmp_path / "mnt", "-o", "ro") as root:
+        tell = trouble.few(words.append)
+        for _ in range(2):
+            with pytest.raises(InstallError) as caught:
+                Runner(tell).run(["tar", "-C", str(root), "-xf", str(archive)], timeout=60)
+    about = [word for word in words if "Read-only file system" in word]
+    assert len(about) == 5
+    assert about[-1].endswith(": Read-only file system (more lines like this are left out)")
+    assert words[-1] == "tar: Exiting with failure status due to previous errors"
+    assert trouble.hopeless(caught.value.problems[0].hint.splitlines())
+
+
+@pytest.mark.loop
 def test_all_file_systems_of_a_disk_are_one_cause(loop_disk: Path, tmp_path: Path) -> None:
     run("mkfs.btrfs", "-q", loop_disk)
     with KernelLog() as log, _mounted(loop_disk, tmp_path / "mnt") as root:
