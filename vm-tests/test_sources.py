@@ -130,6 +130,7 @@ def test_a_plain_tarball(
     vm = machine(bench, server)
     install(bench, server, vm, '[payload]\nurl = "@URL@"\nsha256 = "@SHA256@"')
     require_equal(vm, before)
+    require_running(bench, vm)
 
 
 def squashfs(source: Path, image: Path) -> Path:
@@ -260,3 +261,4 @@ def test_a_packed_payload_on_a_share(
     payload += f'trust = {{ public-keys = ["{signing.PUBLIC}"] }}'
     install(bench, server, vm, payload)
     require_equal(vm, before)
+    require_running(bench, vm)

@@ -18,9 +18,10 @@ from installer.act.payload import Inventory, closure, squashfs
 from installer.act.run import Runner
 from installer.act.stack import Stack
 from installer.act.target import Target
-from installer.act.trouble import explained
+from installer.act.trouble import explained, few, survived
 from installer.act.writeback import early_writeback
 from installer.model.errors import InstallError, fail
+from installer.model.facts import Disk
 from installer.model.manifest import Manifest
 from installer.model.payload_steps import (
     CheckClosure,
@@ -78,6 +79,8 @@ class _Work:
     narrator: Narrator
     logs: Path | None
     stack: Stack
+    log: KernelLog
+    chosen: tuple[Disk, ...]
     manifest: Manifest | None = None
     inventory: Inventory | None = None
 
@@ -109,13 +112,14 @@ def perform(
         InstallError: a step failed; everything is unmounted and closed, and no disk is bootable,
             except one of which something is kept: of that, only new partitions were touched.
     """
-    runner = Runner(on_line=narrator.output)
+    runner = Runner(on_line=few(narrator.output))
     made = Target(target, runner)
-    work = _Work(made, runner, narrator, logs, Stack(made, runner, narrator), manifest)
+    stacked = Stack(made, runner, narrator)
+    log = KernelLog()
+    work = _Work(made, runner, narrator, logs, stacked, log, plan.chosen, manifest)
     begun = time.monotonic()
     first = next((step for step in plan.steps if isinstance(step, _DESTRUCTIVE)), None)
     armed = False
-    log = KernelLog()
     try:
         target.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -265,6 +269,9 @@ def _perform_step(step: Step, work: _Work) -> None:  # noqa: PLR0912, PLR0915 - 
                 disk.mark(name, guid, runner)
         case LeaveTarget():
             work.stack.keep_recovery_keys()
+            # a file system with two copies of something goes on with the other one
+            for text in survived(work.chosen, work.log):
+                narrator.say(text, "warning")
             _keep_logs(step, work)
             target.leave(lambda text: narrator.say(text, "warning"))
 

@@ -29,6 +29,8 @@ CLEAN_ENVIRONMENT: Mapping[str, str] = {
 
 _KEPT_ERROR_LINES = 12
 _CAPTURE_LIMIT = 64 * 1024**2
+_KILLED_SECONDS = 10.0
+"""A killed program is gone at once, unless it waits for a disk that does not answer."""
 
 
 def _ignore_line(_line: str) -> None:
@@ -201,7 +203,7 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         _kill_group(self._process)
-        self._listener.join()
+        self._listener.join(_KILLED_SECONDS if self._process.returncode is not None else 0)
 
     @property
     def last_words(self) -> tuple[str, ...]:
@@ -283,7 +285,8 @@ def _failed(name: str, code: int, where: str, last_words: Sequence[str]) -> Inst
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_KILLED_SECONDS)
 
 
 def _ended(code: int) -> str:

@@ -251,7 +251,10 @@ class _Builder:
                 block = replace(block, size=0)
 
     def _mount(self, step: MountFilesystem, block: Block | None, *, esp: bool = False) -> None:
-        room = capacity_bytes(block.size) if block is not None else 0
+        room = 0
+        if block is not None:
+            # a dataset of ZFS is none of those
+            room = FILESYSTEMS.get(step.filesystem, FILESYSTEMS["ext4"]).capacity(block.size)
         above = block.above if block is not None else frozenset[str]()
         self.stack.mounts.append(Mounted(step, room, above, esp))
 
@@ -474,12 +477,3 @@ def _volume_type(volume: LogicalVolume) -> VolumeType:
     if volume.thin_pool:
         return "thin-pool"
     return "thin" if volume.pool is not None else "linear"
-
-
-def capacity_bytes(size: int) -> int:
-    """What a file system of `size` bytes can surely take: less its own structures.
-
-    ext4 has the largest: 1.6 % inode tables, a journal of up to 128 MiB on disks like ours, and
-    reserved blocks, which root may use.
-    """
-    return max(0, int(size * 0.96) - min(128 * MIB, size // 16))

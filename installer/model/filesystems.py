@@ -10,7 +10,8 @@ class Filesystem:
     """How a file system is made, mounted and limited.
 
     `make` is the argv of mkfs without uuid, label and device; `uuid_option` and `label_option`
-    precede their values. `label_bytes` and `minimum_bytes` are the limits of the format.
+    precede their values. `label_bytes` and `minimum_bytes` are the limits of the format. Journal,
+    log and copies of metadata take one byte of `own_share`, at least and at most so many.
     """
 
     name: str
@@ -22,6 +23,18 @@ class Filesystem:
     label_bytes: int
     minimum_bytes: int
     mount_options: tuple[str, ...] = ()
+    own_share: int = 16
+    own_least: int = 0
+    own_most: int = 128 * MIB
+
+    def capacity(self, size: int) -> int:
+        """Return the bytes of files that one of `size` bytes can surely take.
+
+        4 % are inode tables (1.6 % for ext4), allocation groups, and metadata that grows. Blocks
+        reserved for root count: it is root who installs.
+        """
+        own = min(max(size // self.own_share, self.own_least), self.own_most)
+        return max(0, int(size * 0.96) - own)
 
     def make_argv(self, uuid: str, label: str | None) -> tuple[str, ...]:
         """Return the argv that makes this file system, up to the device, which comes last."""
@@ -54,6 +67,9 @@ FILESYSTEMS: dict[str, Filesystem] = {
             label_option="-L",
             label_bytes=16,
             minimum_bytes=32 * MIB,
+            # below 512 MiB, inodes take four times as much (mke2fs.conf(5), "small")
+            own_share=12,
+            own_least=12 * MIB,
         ),
         Filesystem(
             name="xfs",
@@ -64,6 +80,8 @@ FILESYSTEMS: dict[str, Filesystem] = {
             label_option="-L",
             label_bytes=12,
             minimum_bytes=300 * MIB,
+            # the log has 64 MiB from the smallest size on (mkfs.xfs(8), -l size)
+            own_least=76 * MIB,
         ),
         Filesystem(
             name="btrfs",
@@ -74,6 +92,10 @@ FILESYSTEMS: dict[str, Filesystem] = {
             label_option="-L",
             label_bytes=255,
             minimum_bytes=256 * MIB,
+            # two copies of metadata, of 32 to 256 MiB each, and what no whole chunk fits into
+            own_share=8,
+            own_least=81 * MIB,
+            own_most=529 * MIB,
         ),
         Filesystem(
             name="vfat",

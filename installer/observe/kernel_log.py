@@ -18,6 +18,9 @@ _ERROR = 3
 _TROUBLE = re.compile(
     r"\berrors?\b|read-only|abort|timeout|corrupt|shut(?:ting)? ?down", re.IGNORECASE
 )
+_REFUSED = re.compile(r" op 0x[0-9a-f]+:\((?:DISCARD|SECURE_ERASE|WRITE_ZEROES)\)")
+"""Many a healthy disk announces these and refuses them (block/blk-core.c: blk_op_name)."""
+
 _NUMBERS = re.compile(r"0x[0-9a-f]+|[0-9]+")
 
 
@@ -44,7 +47,7 @@ class KernelLog:
         found: dict[str, dict[str, str]] = {}
         for priority, text in self._messages():
             # from 8 on it is a program that speaks (syslog(3), facilities)
-            if priority > _ERROR or not _TROUBLE.search(text):
+            if priority > _ERROR or not _TROUBLE.search(text) or _REFUSED.search(text):
                 continue
             for disk, name in names.items():
                 if name.search(text):

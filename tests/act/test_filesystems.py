@@ -56,6 +56,32 @@ def test_file_systems_get_the_planned_uuid_and_label(loop_disk: Path) -> None:
 
 
 @pytest.mark.loop
+@pytest.mark.parametrize(
+    "loop_disk", [(size * MIB, 512) for size in (100, 300, 512, 1024, 4096, 16384)], indirect=True
+)
+@pytest.mark.parametrize("name", ["ext4", "xfs", "btrfs"])
+def test_a_file_system_takes_what_it_is_said_to_take(
+    loop_disk: Path, tmp_path: Path, name: str
+) -> None:
+    size = int(run("blockdev", "--getsize64", loop_disk))
+    if size < FILESYSTEMS[name].minimum_bytes:
+        return
+    run(*FILESYSTEMS[name].make_argv(str(uuid4()), None), loop_disk)
+    root = tmp_path / "mnt"
+    root.mkdir()
+    run("mount", loop_disk, root)
+    try:
+        promised = FILESYSTEMS[name].capacity(size)
+        assert promised > size // 2
+        # the blocks of many files, without their bytes
+        for number in range(256):
+            with (root / str(number)).open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, promised // 256)
+    finally:
+        run("umount", root)
+
+
+@pytest.mark.loop
 def test_subvolumes_are_made_with_their_parents(loop_disk: Path, tmp_path: Path) -> None:
     (root,) = _partition(loop_disk)
     step = MakeFilesystem(

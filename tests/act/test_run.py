@@ -1,9 +1,11 @@
 """The one runner, with real processes."""
 
+import signal
 import time
 from pathlib import Path
 
 import pytest
+from lab import steps
 
 from installer.act.run import Runner
 from installer.model.errors import InstallError
@@ -83,3 +85,25 @@ def test_long_output_does_not_block() -> None:
 @pytest.mark.root
 def test_chroot() -> None:
     assert Runner().run(["/bin/echo", "in"], timeout=10, chroot=Path("/"), capture=True) == "in\n"
+
+
+@pytest.mark.loop
+@pytest.mark.slow
+def test_a_program_that_cannot_be_killed_keeps_nobody(loop_disk: Path, tmp_path: Path) -> None:
+    """A frozen file system keeps a writer like a disk that does not answer: no signal ends it."""
+    root = tmp_path / "mnt"
+    root.mkdir()
+    steps.run("mkfs.ext4", "-q", loop_disk)
+    steps.run("mount", loop_disk, root)
+    try:
+        steps.run("fsfreeze", "--freeze", root)
+        try:
+            begun = time.monotonic()
+            with Runner().start(["mkdir", str(root / "a")]) as program:
+                pass
+            assert 9 < time.monotonic() - begun < 15
+        finally:
+            steps.run("fsfreeze", "--unfreeze", root)
+        assert program.end(10) == -signal.SIGKILL
+    finally:
+        steps.run("umount", root)

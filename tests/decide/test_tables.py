@@ -8,10 +8,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from installer.decide.boot_partitions import with_boot_partitions
-from installer.decide.stack import capacity_bytes
 from installer.decide.tables import Table, alignment, lay_out, minimum_bytes
 from installer.model.errors import Problem
 from installer.model.facts import Disk, Firmware
+from installer.model.filesystems import FILESYSTEMS
 from installer.model.plan import WriteFile
 from installer.model.storage import Disk as WantedDisk
 from installer.model.storage import Partition
@@ -248,9 +248,9 @@ def test_a_boot_partition_is_added_to_the_disk_of_the_root_only(
     ]
 
 
-@given(st.integers(0, 2**50))
-def test_capacity_is_below_the_size(size: int) -> None:
-    assert 0 <= capacity_bytes(size) <= size
+@given(st.sampled_from(sorted(FILESYSTEMS)), st.integers(0, 2**50))
+def test_capacity_is_below_the_size(filesystem: str, size: int) -> None:
+    assert 0 <= FILESYSTEMS[filesystem].capacity(size) <= size
 
 
 def test_all_identifiers_of_a_plan_differ() -> None:

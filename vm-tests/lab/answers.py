@@ -44,7 +44,7 @@ def one_disk(
     return _TEXT.format(install=install, network=network, disk=disk, partitions=partitions) + more
 
 
-def from_source(payload: str) -> str:
+def from_source(payload: str, *, filesystem: str = "ext4") -> str:
     """Write one with a payload of another kind, whose table is `payload`; the rest is default.
 
     The root has the label by which the prebuilt sample system finds it.
@@ -60,5 +60,6 @@ match = {{ serial = "netinstall-root" }}
 [[disks.partitions]]
 size = "rest"
 mount = "/"
+filesystem = "{filesystem}"
 label = "nixos"
 """

@@ -87,7 +87,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Vm:
-    """A machine. `memory` is in MiB.
+    """A machine. `memory` is in MiB; `cores` above 1 make an emulated machine no faster.
 
     `boot` is the order in which the firmware tries things. ("disk", "network") is the factory's
     order: a blank disk falls through to the network. ("disk",) takes the network out of it while
@@ -99,6 +99,7 @@ class Vm:
     firmware: Literal["bios", "uefi"] = "bios"
     memory: int = 512
     cpu: Literal["qemu64", "max"] = "qemu64"
+    cores: int = 1
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     boot: tuple[BootDevice, ...] = ("disk", "network")
@@ -135,7 +136,7 @@ def argv(vm: Vm, wiring: Wiring) -> list[str]:
         "qemu-system-x86_64",
         *("-name", options(vm.name), "-nodefaults", "-no-user-config", "-display", "none"),
         *("-vga", "none", "-machine", _machine(vm), *arguments(wiring.accel, vm.cpu)),
-        *("-smp", "1", "-m", str(vm.memory), *_firmware(vm, wiring), *_kernel(vm.kernel)),
+        *("-smp", str(vm.cores), "-m", str(vm.memory), *_firmware(vm, wiring), *_kernel(vm.kernel)),
         # A guest's reboot ends QEMU, so that a test sees it and decides what is booted next.
         *("-action", "reboot=shutdown,shutdown=poweroff"),
         *("-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}", "-mon", "chardev=qmp,mode=control"),

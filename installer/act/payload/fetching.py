@@ -373,14 +373,16 @@ class Fetcher:
             came = connection.came
             self._put(job)
             if not self._stopped:
-                self._tell(
-                    f"{place.mirror.shown}: {why} after {job.filled} of {job.part.length} bytes "
-                    f"of frame {job.part.frame}; going on there"
-                )
                 place.last_words = why
                 self._troubled = True
                 if not came:
                     self._rest(place, why)
+                following = self._usable(connection) or place
+                on = "there" if following is place else f"from {following.mirror.shown}"
+                self._tell(
+                    f"{place.mirror.shown}: {why} after {job.filled} of {job.part.length} bytes "
+                    f"of frame {job.part.frame}; going on {on}"
+                )
             self._lock.notify_all()
 
     def unusable(

@@ -414,6 +414,8 @@ def test_a_mirror_that_dies(large: Payload, tmp_path: Path) -> None:
     with faulty(large, tmp_path / "a", faults) as first, faulty(large, tmp_path / "b") as second:
         unpack(large, [first.url, second.url], tmp_path / "t", events)
     whole(large, tmp_path / "t")
+    (refused,) = {text.rpartition("; ")[2] for text in said(events) if "refused after" in text}
+    assert refused == f"going on from {second.url}"
     assert len(first.requests) <= 24
     assert len(second.requests) > 250
 
