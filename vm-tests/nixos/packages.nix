@@ -145,7 +145,7 @@ let
         chmod -R u+w $out/lib/netinstall
         substituteInPlace $out/lib/netinstall/installer/model/programs.py \
           --replace-fail '"/run/current-system/sw/bin:' \
-          '"${agentUserland}/usr/bin:${agentUserland}/usr/sbin:/run/current-system/sw/bin:'
+          '"${final.dhcpcd}/bin:${agentUserland}/usr/bin:${agentUserland}/usr/sbin:/run/current-system/sw/bin:'
         substituteInPlace $out/lib/netinstall/installer/init/devices.py \
           --replace-fail '"/lib/systemd/systemd-udevd"' '"${agentUserland}/usr/lib/systemd/systemd-udevd"'
         substituteInPlace $out/lib/netinstall/installer/init/dhcp-event \
@@ -196,6 +196,8 @@ let
         "dbus-bin"
         "dbus-daemon"
       ];
+      # of a version that is nearer to nixpkgs' than the environment's
+      dhcpcd = [ "dhcpcd-base" ];
       e2fsprogs = [ "e2fsprogs" ];
       dosfstools = [ "dosfstools" ];
       kbd = [ "kbd" ];
@@ -347,7 +349,11 @@ let
       jq = ours "jq";
       cpio = ours "cpio";
       squashfsTools = ours "mksquashfs";
+      grub2_efi = with' "grub" (_: { }) "ln -s $(type -P grub-mkimage) $(type -P grub-script-check) $out/bin/";
+      # of the options, only nixpkgs' own: -t
+      pixz = final.writeShellScriptBin "pixz" "exec xz -0 -T0";
 
+      debianUserland = userland;
       linuxPackages_debian = final.linuxPackagesFor linux;
       netinstall = agent;
     };

@@ -1,38 +1,57 @@
-# The boot environment of nixosModules.installer, of Debian's programs. `config` is the machine's.
+# The boot environment of one of our modules, of Debian's programs. `config` is the machine's.
 {
   nixpkgs,
   debian,
   environment,
+  # of nixosModules: installer or nfsroot
+  module,
+  # with the stage 1 that is a script, in place of systemd's
+  scripted ? false,
 }:
 let
   pkgs = import ./packages.nix { inherit nixpkgs debian environment; };
+  inherit (pkgs) lib;
+
+  # its answer file is in it, and names a payload that is not there
+  installer = {
+    netinstall.answers = {
+      payload.path = "/not-there.tar.zst";
+      payload.unverified = true;
+      disks = [
+        {
+          match.serial = "target";
+          partitions = [
+            {
+              size = "rest";
+              mount = "/";
+            }
+          ];
+        }
+      ];
+    };
+    # Debian's kernel was built without `threads=`
+    fileSystems."/nix/.ro-store" = lib.mkForce {
+      fsType = "squashfs";
+      device = "../nix-store.squashfs";
+      options = [ "loop" ];
+      neededForBoot = true;
+    };
+    netboot.squashfsCompression = "zstd -Xcompression-level 3";
+  };
+  nfsroot.netinstall.answersFrom = "http://192.0.2.1:8080/answers/";
 in
 (import "${toString nixpkgs}/nixos/lib/eval-config.nix" {
   system = null;
   modules = [
-    ../../nix/modules/installer.nix
+    (../../nix/modules + "/${module}.nix")
+    { inherit installer nfsroot; }.${module}
+    { boot.initrd.systemd.enable = !scripted; }
     (
-      { config, lib, ... }:
+      { config, ... }:
       {
         nixpkgs.pkgs = pkgs;
         netinstall.package = pkgs.netinstall;
-        netinstall.dryRun = true;
         netinstall.onFailure = "shell";
-        netinstall.answers = {
-          payload.path = "/not-there.tar.zst";
-          payload.unverified = true;
-          disks = [
-            {
-              match.serial = "target";
-              partitions = [
-                {
-                  size = "rest";
-                  mount = "/";
-                }
-              ];
-            }
-          ];
-        };
 
         # Debian's programs in place of nixpkgs'
         boot.kernelPackages = pkgs.linuxPackages_debian;
@@ -72,16 +91,15 @@ in
         ];
         console.enable = false;
         boot.initrd.systemd.dbus.enable = false;
-        # Debian's kernel was built without `threads=`
-        fileSystems."/nix/.ro-store" = lib.mkForce {
-          fsType = "squashfs";
-          device = "../nix-store.squashfs";
-          options = [ "loop" ];
-          neededForBoot = true;
-        };
         # Debian's looks there for its programs and generators
         boot.initrd.systemd.contents."/usr/lib/systemd".source =
           "${config.boot.initrd.systemd.package}/lib/systemd";
+        # Debian's dhcpcd looks for its plugin there, nixpkgs' in its own folder; before 10.0.5 it
+        # crashed where that is missing
+        boot.postBootCommands = ''
+          mkdir -p /usr/lib/x86_64-linux-gnu
+          ln -sfn ${pkgs.debianUserland}/usr/lib/x86_64-linux-gnu/dhcpcd /usr/lib/x86_64-linux-gnu/
+        '';
         environment.defaultPackages = [ ];
         environment.stub-ld.enable = false;
         environment.corePackages = lib.mkForce [
@@ -111,7 +129,6 @@ in
         system.nssModules = lib.mkForce [ ];
         security.sudo.enable = false;
         networking.firewall.enable = false;
-        netboot.squashfsCompression = "zstd -Xcompression-level 3";
       }
     )
   ];
