@@ -30,6 +30,7 @@ _PACKAGES = (
     *("systemd", "systemd-cryptsetup", "libnss-systemd", "libpam-systemd", "udev"),
     *("dbus", "dbus-daemon", "iproute2", "iputils-ping", "libc-bin", "hostname", "ncurses-bin"),
     *("perl", "libfile-slurp-perl", "libjson-perl", "e2fsprogs", "dosfstools"),
+    *("lvm2", "dmsetup"),
     *("dhcpcd-base", "nix-bin", "linux-image-amd64"),
 )
 _NIX_CONFIG = """\

@@ -54,15 +54,23 @@ let
         '';
       userland = standalone "debian-13" debian;
 
-      # a package of nixpkgs with the programs of some packages of Debian
+      # the programs of some packages of Debian; files, for the scripted stage 1 takes links for files
+      programs = packages: ''
+        for package in ${toString packages}; do
+          while read -r program; do
+            if [ -L ${userland}/$program ]; then
+              ln -sf ${userland}/$program $out/bin/
+            else
+              cp -f ${userland}/$program $out/bin/
+            fi
+          done < ${debian + "/packages"}/$package
+        done
+      '';
+      # a package of nixpkgs that has them
       of =
         name: packages:
         with' name (_: lib.optionalAttrs (name == "shadow") { shellPath = "/bin/nologin"; }) ''
-          for package in ${toString packages}; do
-            while read -r program; do
-              ln -sf ${userland}/$program $out/bin/
-            done < ${debian + "/packages"}/$package
-          done
+          ${programs packages}
           # wanted of some
           install -D /dev/null $out/lib/tmpfiles.d/${name}.conf
         '';
@@ -139,6 +147,7 @@ let
         version = "0.1.0";
         tools = [ ];
         environment = self;
+        userland = agentUserland;
       }) ''
         mkdir -p $out/lib
         cp -r ${agentUserland}/usr/lib/netinstall $out/lib/netinstall
@@ -189,7 +198,6 @@ let
         "login"
         "fdisk"
       ];
-      kmod = [ "kmod" ];
       iproute2 = [ "iproute2" ];
       iputils = [ "iputils-ping" ];
       dbus = [
@@ -203,7 +211,6 @@ let
       kbd = [ "kbd" ];
       getent = [ "libc-bin" ];
       getconf = [ "libc-bin" ];
-      busybox = [ "busybox-static" ];
       patchelf = [ "patchelf" ];
     }
     // {
@@ -229,6 +236,38 @@ let
         chmod +x $out/bin/perl
       '';
 
+      kmod = with' "kmod" (_: { }) ''
+        ${programs [ "kmod" ]}
+        mkdir $out/lib
+        cp -L ${userland}/usr/lib/x86_64-linux-gnu/libkmod.so.2 $out/lib/
+      '';
+      lvm2 = with' "lvm2" (_: { }) ''
+        ${programs [
+          "lvm2"
+          "dmsetup"
+        ]}
+        mkdir -p $out/lib/udev/rules.d
+        cp ${userland}/usr/lib/udev/rules.d/*-{dm,lvm}*.rules $out/lib/udev/rules.d/
+      '';
+      busybox = with' "busybox" (_: { }) ''
+        ${programs [ "busybox-static" ]}
+        for applet in $($out/bin/busybox --list); do
+          [ -e $out/bin/$applet ] || ln -s busybox $out/bin/$applet
+        done
+      '';
+
+      # what stage-1.nix copies and strips
+      stdenv = prev.stdenv // {
+        cc = prev.stdenv.cc // {
+          libc = final.glibc;
+        };
+      };
+      bintools = with' "bintools" (_: { }) ''
+        ln -s ${final.patchelf}/bin/patchelf $out/bin/
+        mkdir $out/nix-support
+        echo 'STRIP=true RANLIB=true' > $out/nix-support/setup-hook
+      '';
+
       glibc = with' "glibc" (_: { }) ''
         ln -s ${userland}/usr/lib/x86_64-linux-gnu $out/lib
       '';
@@ -238,9 +277,7 @@ let
       '';
 
       nix = with' "nix" (_: { version = "2.26.3"; }) ''
-        while read -r program; do
-          ln -s ${userland}/$program $out/bin/
-        done < ${debian + "/packages"}/nix-bin
+        ${programs [ "nix-bin" ]}
         mkdir -p $out/lib/tmpfiles.d
         echo 'd /nix/var/nix/daemon-socket 0755 root root - -' > $out/lib/tmpfiles.d/nix-daemon.conf
       '';
@@ -281,11 +318,10 @@ let
             }
           )
           ''
-            for package in systemd udev; do
-              while read -r program; do
-                ln -sf ${userland}/$program $out/bin/
-              done < ${debian + "/packages"}/$package
-            done
+            ${programs [
+              "systemd"
+              "udev"
+            ]}
             mkdir -p $out/lib $out/example $out/etc
             cp -a ${userland}/usr/lib/systemd $out/lib/systemd
             chmod -R u+w $out/lib/systemd

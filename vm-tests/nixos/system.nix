@@ -94,11 +94,13 @@ in
         # Debian's looks there for its programs and generators
         boot.initrd.systemd.contents."/usr/lib/systemd".source =
           "${config.boot.initrd.systemd.package}/lib/systemd";
-        # Debian's dhcpcd looks for its plugin there, nixpkgs' in its own folder; before 10.0.5 it
-        # crashed where that is missing
+        # What Debian's programs look for there, and nixpkgs' in the booted system (kmod's modules)
+        # or in their own folders (udev's rules, dhcpcd's plugin).
         boot.postBootCommands = ''
-          mkdir -p /usr/lib/x86_64-linux-gnu
-          ln -sfn ${pkgs.debianUserland}/usr/lib/x86_64-linux-gnu/dhcpcd /usr/lib/x86_64-linux-gnu/
+          mkdir -p /lib /usr/lib/x86_64-linux-gnu
+          ln -sfn /run/booted-system/kernel-modules/lib/modules /lib/modules
+          ln -sfn ${pkgs.netinstall.userland}/usr/lib/udev /usr/lib/udev
+          ln -sfn ${pkgs.debianUserland}/usr/lib/x86_64-linux-gnu/dhcpcd /usr/lib/x86_64-linux-gnu/dhcpcd
         '';
         environment.defaultPackages = [ ];
         environment.stub-ld.enable = false;
