@@ -45,7 +45,7 @@ if nixos.NIXPKGS:
 
         require_lease(machine, "10.0.2.15")
         assert run(machine, "cat /proc/sys/kernel/hostname") == "rack7"
-        written = "/run/netinstall /etc /var /root /nix/var"
+        written = "/run/netinstall /etc /mnt /root /usr /var /nix/var"
         assert run(machine, f"find {written} -perm -2 ! -type l ! -type s ! -perm -1000") == ""
 
         mounts = run(machine, "cat /proc/mounts")
