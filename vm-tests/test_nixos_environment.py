@@ -6,11 +6,12 @@ for nixpkgs' own cannot be had without a binary cache.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import answers, nixos, report
+from lab import answers, nixos, process, report
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import Dhcp, Host, UserNetwork
@@ -77,9 +78,29 @@ if nixos.NIXPKGS:
         up = report.wait(bench.boot(vm.without_network_boot()).console, 300)
         require_installed(up, "uefi", "10.0.2.15/24")
 
-    def test_a_machine_is_installed_from_the_nfs_root(bench: Bench) -> None:
+    def test_a_machine_is_installed_from_the_root_over_http(bench: Bench) -> None:
+        """The image of docs/nixos.md, by BIOS: stage 1 fetches its root and checks it."""
+        made = nixos.http_image(NIXPKGS)
+        # as the site file there says: stage 1 runs the activation of the system in the root
+        server = BootServer(bench.web, image=made, arguments="init=/init")
+        server.answers(ANSWERS)
+        vm = Vm(
+            memory=2048,
+            disks=(bench.disk("4G", serial="netinstall-root"),),
+            nics=(Nic(UserNetwork(bootfile=server.ipxe(), hostname="rack7.example.test")),),
+        )
+        machine = bench.boot(vm)
+        machine.console.expect(r"INSTALLED in", 1800, FAILED)
+        assert machine.wait_for_exit(120) == "reboot"
+        assert [one for one in bench.web.requests if one.path == "/image/root.squashfs"]
+
+        up = report.wait(bench.boot(vm.without_network_boot()).console, 300)
+        require_installed(up, "bios", "10.0.2.15/24")
+
+    @pytest.mark.parametrize("stage_1", ["systemd", "scripted"])
+    def test_a_machine_is_installed_from_the_nfs_root(bench: Bench, stage_1: str) -> None:
         """The GRUB that Nix made, kernel and initrd by TFTP, the tarball unpacked and exported."""
-        made = nixos.nfs_root(NIXPKGS)
+        made = nixos.nfs_root(NIXPKGS, scripted=stage_1 == "scripted")
         root = made / "root"
         toplevel = (root / "init").readlink().parent
         assert (root / str(toplevel).lstrip("/") / "activate").exists()
@@ -112,6 +133,21 @@ if nixos.NIXPKGS:
 
         up = report.wait(bench.boot(vm.without_network_boot()).console, 300)
         require_installed(up, "uefi", "192.0.2.77/24")
+
+    def test_a_configuration_becomes_a_payload(tmp_path: Path) -> None:
+        """The agent takes it for one, and Nix what is in it for a whole store."""
+        made = nixos.payload(NIXPKGS)
+        argv = [sys.executable, "-m", "installer", "payload", "verify", str(made / "machine.json")]
+        process.run(["env", "-C", str(nixos.REPOSITORY), *argv], 300)
+        root = tmp_path / "root"
+        root.mkdir()
+        process.run(["tar", "-xpf", str(made / "machine.tar.zst"), "-C", str(root)], 300)
+        assert (root / "etc/NIXOS").exists()
+        assert "./hardware-configuration.nix" in (root / "etc/nixos/configuration.nix").read_text()
+        store = [str(nixos.NIX_BUILD.with_name("nix-store")), "--store", str(root)]
+        load = ["sh", "-c", 'exec "$@" < "$0"', str(root / "nix-path-registration")]
+        process.run([*load, *store, "--load-db"], 60)
+        process.run([*store, "--verify", "--check-contents"], 600)
 
 
 def require_lease(machine: Machine, address: str) -> None:

@@ -86,9 +86,9 @@ def netboot(nixpkgs: Path, *, scripted: bool = False) -> Path:
     return _product("nixos-netboot", nixpkgs, arguments, build)
 
 
-def nfs_root(nixpkgs: Path) -> Path:
-    """What nixosModules.nfsroot makes of it: root/, the tarball's content, and tftp/. Needs root."""
-    arguments = ["--argstr", "module", "nfsroot"]
+def nfs_root(nixpkgs: Path, *, scripted: bool = False) -> Path:
+    """What nixosModules.nfsroot makes of it: root/ (the tarball's content), tftp/. Needs root."""
+    arguments = ["--argstr", "module", "nfsroot", "--arg", "scripted", str(scripted).lower()]
 
     def build(output: Path) -> None:
         (output / "root").mkdir(parents=True)
@@ -98,6 +98,26 @@ def nfs_root(nixpkgs: Path) -> Path:
         process.run(["tar", "-xpf", str(packed), "-C", str(output / "root")], 600)
 
     return _product("nixos-nfs-root", nixpkgs, arguments, build)
+
+
+def http_image(nixpkgs: Path) -> Path:
+    """The folder that a site file calls an image, of the same: see image.folder. Needs root."""
+    arguments = ["--argstr", "module", "nfsroot"]
+
+    def build(output: Path) -> None:
+        _build(nixpkgs, "nfsroot.image", arguments, output)
+
+    return _product("nixos-image", nixpkgs, arguments, build)
+
+
+def payload(nixpkgs: Path) -> Path:
+    """machine.tar.zst and machine.json, as nixosModules.image packs such a system. Needs root."""
+    arguments = ["--argstr", "module", "image"]
+
+    def build(output: Path) -> None:
+        _build(nixpkgs, "netinstallPayload", arguments, output)
+
+    return _product("nixos-payload", nixpkgs, arguments, build)
 
 
 def _product(

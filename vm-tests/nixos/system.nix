@@ -1,9 +1,9 @@
-# The boot environment of one of our modules, of Debian's programs. `config` is the machine's.
+# What one of our modules makes of a NixOS of Debian's programs: its `config`.
 {
   nixpkgs,
   debian,
   environment,
-  # of nixosModules: installer or nfsroot
+  # of nixosModules: installer, nfsroot (boot environments) or image (a payload)
   module,
   # with the stage 1 that is a script, in place of systemd's
   scripted ? false,
@@ -12,8 +12,13 @@ let
   pkgs = import ./packages.nix { inherit nixpkgs debian environment; };
   inherit (pkgs) lib;
 
+  environmentOf = module: {
+    imports = [ module ];
+    netinstall.package = pkgs.netinstall;
+    netinstall.onFailure = "shell";
+  };
   # its answer file is in it, and names a payload that is not there
-  installer = {
+  installer = environmentOf {
     netinstall.answers = {
       payload.path = "/not-there.tar.zst";
       payload.unverified = true;
@@ -38,20 +43,25 @@ let
     };
     netboot.squashfsCompression = "zstd -Xcompression-level 3";
   };
-  nfsroot.netinstall.answersFrom = "http://192.0.2.1:8080/answers/";
+  nfsroot = environmentOf { netinstall.answersFrom = "http://192.0.2.1:8080/answers/"; };
+  image = {
+    netinstall.image.package = pkgs.netinstall;
+    netinstall.image.name = "machine";
+    fileSystems."/".device = "/dev/disk/by-label/nixos";
+    fileSystems."/".fsType = "ext4";
+    boot.loader.grub.enable = false;
+  };
 in
 (import "${toString nixpkgs}/nixos/lib/eval-config.nix" {
   system = null;
   modules = [
     (../../nix/modules + "/${module}.nix")
-    { inherit installer nfsroot; }.${module}
+    { inherit installer nfsroot image; }.${module}
     { boot.initrd.systemd.enable = !scripted; }
     (
       { config, ... }:
       {
         nixpkgs.pkgs = pkgs;
-        netinstall.package = pkgs.netinstall;
-        netinstall.onFailure = "shell";
 
         # Debian's programs in place of nixpkgs'
         boot.kernelPackages = pkgs.linuxPackages_debian;
