@@ -47,6 +47,7 @@ let
   image = {
     netinstall.image.package = pkgs.netinstall;
     netinstall.image.name = "machine";
+    documentation.enable = false;
     fileSystems."/".device = "/dev/disk/by-label/nixos";
     fileSystems."/".fsType = "ext4";
     boot.loader.grub.enable = false;
