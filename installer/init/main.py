@@ -100,6 +100,8 @@ def run(
         folder: where the log and the outcome are.
     """
     os.environ["PATH"] = ENVIRONMENT["PATH"]
+    # the systemd of stage 1 leaves its own, 0: all that is written would be writable by everybody
+    os.umask(0o022)
     children = Children()
     terminals = [Path("/dev/console")]
     arguments = ""

@@ -30,6 +30,8 @@ let
     text = ''
       #!${pkgs.runtimeShell}
       export PATH=${lib.makeBinPath [ pkgs.coreutils ]}
+      # systemd's stage 1 leaves its own, which is 0
+      umask 022
       # by this the agent knows that it may erase what it is told to
       mkdir -p /usr/lib/netinstall /mnt
       ln -sfn "$0" /usr/lib/netinstall/init
@@ -238,8 +240,8 @@ in
     ) "netinstall.failure-delay=${toString cfg.failureDelay}"
     ++ lib.optional cfg.dryRun "netinstall.dry-run=1";
 
-    # dhcpcd gives up its rights to this user (its configure's --privsepuser), and 9.4 ends after the
-    # first offer where there is none. NixOS has the user with its service, which is not used here.
+    # A dhcpcd with privilege separation (nixpkgs' enablePrivSep) gives up its rights to this user,
+    # which NixOS has with its own service only, and shuts itself in its home.
     users.users.dhcpcd = {
       isSystemUser = true;
       group = "dhcpcd";
@@ -249,7 +251,7 @@ in
     # The unit of netboot.nix that does this belongs to the systemd that never starts here, and an
     # NFS root has none. Payloads from a binary cache need the store to know its paths.
     boot.postBootCommands = ''
-      # the home of system users: dhcpcd shuts itself in there, and systemd-tmpfiles does not run
+      # the home of system users, which systemd-tmpfiles would make
       mkdir -m 0555 -p /var/empty
       for registration in /nix/store/nix-path-registration /nix-path-registration; do
         if [ -e $registration ]; then

@@ -258,12 +258,11 @@ in
         cp ${closure}/registration root/nix-path-registration
 
         # Builders own what they copy, so the owner is set in the archive. The store's paths are read
-        # where they lie.
+        # where they lie. In one go: tar that appends takes the archive for an older format by its
+        # first headers, and leaves out links to names of more than 100 bytes.
         tar --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --format=posix \
-          --pax-option=delete=atime,delete=ctime -C root -cf system.tar .
-        tar --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --format=posix \
-          --pax-option=delete=atime,delete=ctime -C / -rf system.tar \
-          --files-from=<(sed 's,^/,,' ${closure}/store-paths)
+          --pax-option=delete=atime,delete=ctime -cf system.tar \
+          -C "$PWD/root" . -C / --files-from=<(sed 's,^/,,' ${closure}/store-paths)
         export SOURCE_DATE_EPOCH=${toString cfg.built}
         netinstall payload pack system.tar --output $out --name ${cfg.name} \
           --compression ${toString cfg.compression} ${

@@ -26,7 +26,7 @@ class Init:
         (folder / "cmdline").write_text("console=ttyS0\n")
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *worker: str) -> None:
+    def start(self, *worker: str, umask: int = -1) -> None:
         self.process = subprocess.Popen(
             [
                 *("unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"),
@@ -36,11 +36,12 @@ class Init:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            umask=umask,
         )
 
-    def finish(self, *worker: str) -> str:
-        """Run to the end; return what `end` was told."""
-        self.start(*worker)
+    def finish(self, *worker: str, umask: int = -1) -> str:
+        """Run to the end, beginning with that umask; return what `end` was told."""
+        self.start(*worker, umask=umask)
         assert self.process is not None
         said = self.process.communicate(timeout=30)[0].decode()
         assert self.process.returncode == 0, said
@@ -86,6 +87,12 @@ def init(tmp_path: Path) -> Iterator[Init]:
 def test_success_reboots(init: Init) -> None:
     assert init.finish("true") == "reboot"
     assert init.console == "netinstall: prepared\nnetinstall: reboot\n"
+
+
+def test_nothing_becomes_writable_by_everybody_after_a_stage_1_of_systemd(init: Init) -> None:
+    assert init.finish("touch", str(init.folder / "written"), umask=0) == "reboot"
+    assert (init.folder / "run").stat().st_mode & 0o777 == 0o755
+    assert (init.folder / "written").stat().st_mode & 0o777 == 0o644
 
 
 def test_the_outcome_says_what_success_means(init: Init) -> None:

@@ -195,7 +195,12 @@ def test_a_payload_is_packed_from_a_closure(tmp_path: Path) -> None:
     ).stdout
     assert "./nix-path-registration" in members
     assert f"{top[1:]}/init" in members
+    assert f"{top[1:]}/etc -> {_ELSEWHERE}" in members
     assert {line.split()[1] for line in members.splitlines()} == {"0/0"}
+
+
+_ELSEWHERE = f"/nix/store/{'a' * 32}-{'etc' * 40}/etc"
+"""NixOS is full of links that do not fit into a header of tar."""
 
 
 def _toplevel(folder: Path) -> str:
@@ -203,6 +208,7 @@ def _toplevel(folder: Path) -> str:
     top = folder / "nixos-system-machine-26.05"
     (top / "bin").mkdir(parents=True)
     (top / "nixos-version").write_text("26.05")
+    (top / "etc").symlink_to(_ELSEWHERE)
     for name in ("init", "bin/switch-to-configuration"):
         (top / name).write_text("#!/bin/sh\n")
         (top / name).chmod(0o755)

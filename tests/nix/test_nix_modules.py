@@ -162,6 +162,45 @@ if NIXPKGS:
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip().endswith("-netinstall-payload.drv")
 
+    def test_the_flake_of_the_documents_evaluates(tmp_path: Path) -> None:
+        """Its outputs, called as Nix calls them: all three configurations, and what is built."""
+        (tmp_path / "flake.nix").write_text(_blocks()[0])
+        (tmp_path / "server-hardware.nix").write_text(
+            """{
+              fileSystems."/" = { device = "/dev/disk/by-label/nixos"; fsType = "ext4"; };
+              fileSystems."/boot" = { device = "/dev/disk/by-label/ESP"; fsType = "vfat"; };
+            }"""
+        )
+        found = _evaluate(
+            tmp_path,
+            f"""
+            let
+              flake = (import {NIXPKGS}/flake.nix).outputs {{ self = nixpkgs; }};
+              nixpkgs = flake // {{
+                outPath = "{NIXPKGS}";
+                lastModifiedDate = "20260701000000";
+                # the manual names more packages than a shortened tree has
+                lib = flake.lib // {{
+                  nixosSystem = given: flake.lib.nixosSystem (given // {{
+                    modules = given.modules ++ [ {{ documentation.enable = false; }} ];
+                  }});
+                }};
+              }};
+              self = (import {tmp_path}/flake.nix).outputs {{
+                inherit self nixpkgs;
+                netinstall = (import {ROOT}/flake.nix).outputs {{ inherit nixpkgs; }};
+              }};
+              build = name: self.nixosConfigurations.${{name}}.config.system.build;
+            in
+            {{
+              payload = (build "db7").netinstallPayload.drvPath;
+              image = (build "environment").nfsroot.image.drvPath;
+              server = (build "server").toplevel.drvPath;
+            }}
+            """,
+        )
+        _are_derivations(found, ["payload", "image", "server"])
+
     @pytest.mark.parametrize("systemd", ["true", "false"])
     def test_options_reach_the_kernel_command_line(tmp_path: Path, systemd: str) -> None:
         found = _evaluate(

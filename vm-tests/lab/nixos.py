@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab import cache, image, process
@@ -29,7 +30,8 @@ _PACKAGES = (
     *("systemd", "systemd-cryptsetup", "libnss-systemd", "libpam-systemd", "udev"),
     *("dbus", "dbus-daemon", "iproute2", "iputils-ping", "libc-bin", "hostname", "ncurses-bin"),
     *("perl", "libfile-slurp-perl", "libjson-perl", "e2fsprogs", "dosfstools"),
-    *("nix-bin", "linux-image-amd64"),
+    *("lvm2", "dmsetup"),
+    *("dhcpcd-base", "nix-bin", "linux-image-amd64"),
 )
 _NIX_CONFIG = """\
 build-users-group =
@@ -71,25 +73,73 @@ def _programs(deb: Path) -> list[str]:
     return sorted({f"usr/{name.parent.name}/{name.name}" for name in found})
 
 
-def netboot(nixpkgs: Path) -> Path:
-    """system.build.netinstallNetboot of ../nixos/system.nix: bzImage, initrd, netboot.ipxe.
+def netboot(nixpkgs: Path, *, scripted: bool = False) -> Path:
+    """What nixosModules.installer makes of ../nixos/system.nix: bzImage, initrd, netboot.ipxe.
 
-    Needs root: the builders see a store of their own at /nix.
+    `scripted` is NixOS's older stage 1, without systemd. Needs root.
     """
-    environment = image.folder()
+    arguments = ["--argstr", "module", "installer", "--arg", "scripted", str(scripted).lower()]
 
     def build(output: Path) -> None:
-        store = cache.folder("nixos-store") / "nix"
-        store.mkdir(exist_ok=True)
-        # need not be there on a machine that never built anything
-        Path("/nix").mkdir(exist_ok=True)
-        nix = [str(NIX_BUILD), "--no-out-link", str(SOURCE / "system.nix")]
-        nix += ["-A", "system.build.netinstallNetboot", "--arg", "nixpkgs", str(nixpkgs)]
-        nix += ["--arg", "debian", str(debian()), "--arg", "environment", f"{environment}/root"]
-        # a link of the result leads to its files only where /nix is that store
-        script = 'mount --bind "$1" /nix; shift; output=$1; shift; cp -rL "$("$@")" "$output"'
-        argv = ["env", f"NIX_CONFIG={_NIX_CONFIG}", "unshare", "--mount", "sh", "-euc", script]
-        process.run([*argv, "sh", str(store), str(output), *nix], 3600)
+        _build(nixpkgs, "netinstallNetboot", arguments, output)
 
+    return _product("nixos-netboot", nixpkgs, arguments, build)
+
+
+def nfs_root(nixpkgs: Path, *, scripted: bool = False) -> Path:
+    """What nixosModules.nfsroot makes of it: root/ (the tarball's content), tftp/. Needs root."""
+    arguments = ["--argstr", "module", "nfsroot", "--arg", "scripted", str(scripted).lower()]
+
+    def build(output: Path) -> None:
+        (output / "root").mkdir(parents=True)
+        _build(nixpkgs, "nfsroot.tftp", arguments, output / "tftp")
+        _build(nixpkgs, "nfsroot.tarball", arguments, output / "tarball")
+        packed = output / "tarball/nfsroot.tar.xz"
+        process.run(["tar", "-xpf", str(packed), "-C", str(output / "root")], 600)
+
+    return _product("nixos-nfs-root", nixpkgs, arguments, build)
+
+
+def http_image(nixpkgs: Path) -> Path:
+    """The folder that a site file calls an image, of the same: see image.folder. Needs root."""
+    arguments = ["--argstr", "module", "nfsroot"]
+
+    def build(output: Path) -> None:
+        _build(nixpkgs, "nfsroot.image", arguments, output)
+
+    return _product("nixos-image", nixpkgs, arguments, build)
+
+
+def payload(nixpkgs: Path) -> Path:
+    """machine.tar.zst and machine.json, as nixosModules.image packs such a system. Needs root."""
+    arguments = ["--argstr", "module", "image"]
+
+    def build(output: Path) -> None:
+        _build(nixpkgs, "netinstallPayload", arguments, output)
+
+    return _product("nixos-payload", nixpkgs, arguments, build)
+
+
+def _product(
+    name: str, nixpkgs: Path, arguments: Sequence[str], build: Callable[[Path], None]
+) -> Path:
     inputs = [REPOSITORY / one for one in ("nix", "initrd-hooks", "vm-tests/nixos")]
-    return cache.build("nixos-netboot", [str(nixpkgs), environment.name, *inputs], build)
+    return cache.build(name, [str(nixpkgs), image.folder().name, *arguments, *inputs], build)
+
+
+def _build(nixpkgs: Path, attribute: str, arguments: Sequence[str], output: Path) -> None:
+    """Build system.build.ATTRIBUTE and copy it, with what its links lead to.
+
+    The builders see a store of their own at /nix.
+    """
+    store = cache.folder("nixos-store") / "nix"
+    store.mkdir(exist_ok=True)
+    # need not be there on a machine that never built anything
+    Path("/nix").mkdir(exist_ok=True)
+    nix = [str(NIX_BUILD), "--no-out-link", str(SOURCE / "system.nix")]
+    nix += ["-A", f"system.build.{attribute}", "--arg", "nixpkgs", str(nixpkgs), *arguments]
+    nix += ["--arg", "debian", str(debian()), "--arg", "environment", f"{image.folder()}/root"]
+    # a link of the result leads to its files only where /nix is that store
+    script = 'mount --bind "$1" /nix; shift; output=$1; shift; cp -rL "$("$@")" "$output"'
+    argv = ["env", f"NIX_CONFIG={_NIX_CONFIG}", "unshare", "--mount", "sh", "-euc", script]
+    process.run([*argv, "sh", str(store), str(output), *nix], 3600)

@@ -54,15 +54,23 @@ let
         '';
       userland = standalone "debian-13" debian;
 
-      # a package of nixpkgs with the programs of some packages of Debian
+      # the programs of some packages of Debian; files, for the scripted stage 1 takes links for files
+      programs = packages: ''
+        for package in ${toString packages}; do
+          while read -r program; do
+            if [ -L ${userland}/$program ]; then
+              ln -sf ${userland}/$program $out/bin/
+            else
+              cp -f ${userland}/$program $out/bin/
+            fi
+          done < ${debian + "/packages"}/$package
+        done
+      '';
+      # a package of nixpkgs that has them
       of =
         name: packages:
         with' name (_: lib.optionalAttrs (name == "shadow") { shellPath = "/bin/nologin"; }) ''
-          for package in ${toString packages}; do
-            while read -r program; do
-              ln -sf ${userland}/$program $out/bin/
-            done < ${debian + "/packages"}/$package
-          done
+          ${programs packages}
           # wanted of some
           install -D /dev/null $out/lib/tmpfiles.d/${name}.conf
         '';
@@ -139,13 +147,14 @@ let
         version = "0.1.0";
         tools = [ ];
         environment = self;
+        userland = agentUserland;
       }) ''
         mkdir -p $out/lib
         cp -r ${agentUserland}/usr/lib/netinstall $out/lib/netinstall
         chmod -R u+w $out/lib/netinstall
         substituteInPlace $out/lib/netinstall/installer/model/programs.py \
           --replace-fail '"/run/current-system/sw/bin:' \
-          '"${agentUserland}/usr/bin:${agentUserland}/usr/sbin:/run/current-system/sw/bin:'
+          '"${final.dhcpcd}/bin:${agentUserland}/usr/bin:${agentUserland}/usr/sbin:/run/current-system/sw/bin:'
         substituteInPlace $out/lib/netinstall/installer/init/devices.py \
           --replace-fail '"/lib/systemd/systemd-udevd"' '"${agentUserland}/usr/lib/systemd/systemd-udevd"'
         substituteInPlace $out/lib/netinstall/installer/init/dhcp-event \
@@ -189,19 +198,19 @@ let
         "login"
         "fdisk"
       ];
-      kmod = [ "kmod" ];
       iproute2 = [ "iproute2" ];
       iputils = [ "iputils-ping" ];
       dbus = [
         "dbus-bin"
         "dbus-daemon"
       ];
+      # of a version that is nearer to nixpkgs' than the environment's
+      dhcpcd = [ "dhcpcd-base" ];
       e2fsprogs = [ "e2fsprogs" ];
       dosfstools = [ "dosfstools" ];
       kbd = [ "kbd" ];
       getent = [ "libc-bin" ];
       getconf = [ "libc-bin" ];
-      busybox = [ "busybox-static" ];
       patchelf = [ "patchelf" ];
     }
     // {
@@ -227,6 +236,38 @@ let
         chmod +x $out/bin/perl
       '';
 
+      kmod = with' "kmod" (_: { }) ''
+        ${programs [ "kmod" ]}
+        mkdir $out/lib
+        cp -L ${userland}/usr/lib/x86_64-linux-gnu/libkmod.so.2 $out/lib/
+      '';
+      lvm2 = with' "lvm2" (_: { }) ''
+        ${programs [
+          "lvm2"
+          "dmsetup"
+        ]}
+        mkdir -p $out/lib/udev/rules.d
+        cp ${userland}/usr/lib/udev/rules.d/*-{dm,lvm}*.rules $out/lib/udev/rules.d/
+      '';
+      busybox = with' "busybox" (_: { }) ''
+        ${programs [ "busybox-static" ]}
+        for applet in $($out/bin/busybox --list); do
+          [ -e $out/bin/$applet ] || ln -s busybox $out/bin/$applet
+        done
+      '';
+
+      # what stage-1.nix copies and strips
+      stdenv = prev.stdenv // {
+        cc = prev.stdenv.cc // {
+          libc = final.glibc;
+        };
+      };
+      bintools = with' "bintools" (_: { }) ''
+        ln -s ${final.patchelf}/bin/patchelf $out/bin/
+        mkdir $out/nix-support
+        echo 'STRIP=true RANLIB=true' > $out/nix-support/setup-hook
+      '';
+
       glibc = with' "glibc" (_: { }) ''
         ln -s ${userland}/usr/lib/x86_64-linux-gnu $out/lib
       '';
@@ -236,9 +277,7 @@ let
       '';
 
       nix = with' "nix" (_: { version = "2.26.3"; }) ''
-        while read -r program; do
-          ln -s ${userland}/$program $out/bin/
-        done < ${debian + "/packages"}/nix-bin
+        ${programs [ "nix-bin" ]}
         mkdir -p $out/lib/tmpfiles.d
         echo 'd /nix/var/nix/daemon-socket 0755 root root - -' > $out/lib/tmpfiles.d/nix-daemon.conf
       '';
@@ -279,11 +318,10 @@ let
             }
           )
           ''
-            for package in systemd udev; do
-              while read -r program; do
-                ln -sf ${userland}/$program $out/bin/
-              done < ${debian + "/packages"}/$package
-            done
+            ${programs [
+              "systemd"
+              "udev"
+            ]}
             mkdir -p $out/lib $out/example $out/etc
             cp -a ${userland}/usr/lib/systemd $out/lib/systemd
             chmod -R u+w $out/lib/systemd
@@ -347,7 +385,11 @@ let
       jq = ours "jq";
       cpio = ours "cpio";
       squashfsTools = ours "mksquashfs";
+      grub2_efi = with' "grub" (_: { }) "ln -s $(type -P grub-mkimage) $(type -P grub-script-check) $out/bin/";
+      # of the options, only nixpkgs' own: -t
+      pixz = final.writeShellScriptBin "pixz" "exec xz -0 -T0";
 
+      debianUserland = userland;
       linuxPackages_debian = final.linuxPackagesFor linux;
       netinstall = agent;
     };

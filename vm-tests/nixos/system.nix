@@ -1,38 +1,68 @@
-# The boot environment of nixosModules.installer, of Debian's programs. `config` is the machine's.
+# What one of our modules makes of a NixOS of Debian's programs: its `config`.
 {
   nixpkgs,
   debian,
   environment,
+  # of nixosModules: installer, nfsroot (boot environments) or image (a payload)
+  module,
+  # with the stage 1 that is a script, in place of systemd's
+  scripted ? false,
 }:
 let
   pkgs = import ./packages.nix { inherit nixpkgs debian environment; };
+  inherit (pkgs) lib;
+
+  environmentOf = module: {
+    imports = [ module ];
+    netinstall.package = pkgs.netinstall;
+    netinstall.onFailure = "shell";
+  };
+  # its answer file is in it, and names a payload that is not there
+  installer = environmentOf {
+    netinstall.answers = {
+      payload.path = "/not-there.tar.zst";
+      payload.unverified = true;
+      disks = [
+        {
+          match.serial = "target";
+          partitions = [
+            {
+              size = "rest";
+              mount = "/";
+            }
+          ];
+        }
+      ];
+    };
+    # Debian's kernel was built without `threads=`
+    fileSystems."/nix/.ro-store" = lib.mkForce {
+      fsType = "squashfs";
+      device = "../nix-store.squashfs";
+      options = [ "loop" ];
+      neededForBoot = true;
+    };
+    netboot.squashfsCompression = "zstd -Xcompression-level 3";
+  };
+  nfsroot = environmentOf { netinstall.answersFrom = "http://192.0.2.1:8080/answers/"; };
+  image = {
+    netinstall.image.package = pkgs.netinstall;
+    netinstall.image.name = "machine";
+    documentation.enable = false;
+    fileSystems."/".device = "/dev/disk/by-label/nixos";
+    fileSystems."/".fsType = "ext4";
+    boot.loader.grub.enable = false;
+  };
 in
 (import "${toString nixpkgs}/nixos/lib/eval-config.nix" {
   system = null;
   modules = [
-    ../../nix/modules/installer.nix
+    (../../nix/modules + "/${module}.nix")
+    { inherit installer nfsroot image; }.${module}
+    { boot.initrd.systemd.enable = !scripted; }
     (
-      { config, lib, ... }:
+      { config, ... }:
       {
         nixpkgs.pkgs = pkgs;
-        netinstall.package = pkgs.netinstall;
-        netinstall.dryRun = true;
-        netinstall.onFailure = "shell";
-        netinstall.answers = {
-          payload.path = "/not-there.tar.zst";
-          payload.unverified = true;
-          disks = [
-            {
-              match.serial = "target";
-              partitions = [
-                {
-                  size = "rest";
-                  mount = "/";
-                }
-              ];
-            }
-          ];
-        };
 
         # Debian's programs in place of nixpkgs'
         boot.kernelPackages = pkgs.linuxPackages_debian;
@@ -72,16 +102,17 @@ in
         ];
         console.enable = false;
         boot.initrd.systemd.dbus.enable = false;
-        # Debian's kernel was built without `threads=`
-        fileSystems."/nix/.ro-store" = lib.mkForce {
-          fsType = "squashfs";
-          device = "../nix-store.squashfs";
-          options = [ "loop" ];
-          neededForBoot = true;
-        };
         # Debian's looks there for its programs and generators
         boot.initrd.systemd.contents."/usr/lib/systemd".source =
           "${config.boot.initrd.systemd.package}/lib/systemd";
+        # What Debian's programs look for there, and nixpkgs' in the booted system (kmod's modules)
+        # or in their own folders (udev's rules, dhcpcd's plugin).
+        boot.postBootCommands = ''
+          mkdir -p /lib /usr/lib/x86_64-linux-gnu
+          ln -sfn /run/booted-system/kernel-modules/lib/modules /lib/modules
+          ln -sfn ${pkgs.netinstall.userland}/usr/lib/udev /usr/lib/udev
+          ln -sfn ${pkgs.debianUserland}/usr/lib/x86_64-linux-gnu/dhcpcd /usr/lib/x86_64-linux-gnu/dhcpcd
+        '';
         environment.defaultPackages = [ ];
         environment.stub-ld.enable = false;
         environment.corePackages = lib.mkForce [
@@ -111,7 +142,6 @@ in
         system.nssModules = lib.mkForce [ ];
         security.sudo.enable = false;
         networking.firewall.enable = false;
-        netboot.squashfsCompression = "zstd -Xcompression-level 3";
       }
     )
   ];
