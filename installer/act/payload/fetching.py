@@ -359,7 +359,8 @@ class Fetcher:
             self.traffic.hashing += seconds
             if digest == job.part.sha256:
                 self.traffic.verified += job.part.length
-                self._ready[job.number] = job.data
+                # whoever waits for the next job still has this one in its hands
+                self._ready[job.number], job.data = job.data, None
             else:
                 self._wrong(job, place)
             self._lock.notify_all()
