@@ -416,7 +416,8 @@ class Machine:
     def remount_read_only(self) -> None:
         """Let the guest's kernel make all file systems on disks read-only (sysrq.rst, "u").
 
-        A BREAK on the console is the magic key there; one letter must follow within 5 s.
+        A BREAK on the console is the magic key there; one letter must follow within 5 s. It passes
+        btrfs by.
         """
         self.qmp.execute("chardev-send-break", {"id": "serial0"})
         self.console.send(b"u")
