@@ -166,7 +166,8 @@ let
         cp -r ${agentUserland}/usr/lib/python3/dist-packages $out/lib/python3/
         chmod u+w $out/lib/python3/dist-packages
         echo $out/lib/netinstall > $out/lib/python3/dist-packages/netinstall.pth
-        printf '%s\n' '#!${final.runtimeShell}' "exec $out/bin/python -I -m installer "'"$@"' > $out/bin/netinstall
+        # builders are root here, and Python would write into the store
+        printf '%s\n' '#!${final.runtimeShell}' "exec $out/bin/python -IB -m installer "'"$@"' > $out/bin/netinstall
         chmod +x $out/bin/netinstall
       '';
     in
