@@ -10,7 +10,6 @@ import io
 import os
 from collections.abc import Callable
 from mmap import mmap
-from types import TracebackType
 from typing import Self
 
 PIECE = 128 * 1024
@@ -42,12 +41,7 @@ class Ring:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
     def fill(self, readinto: Callable[[memoryview], int]) -> memoryview:
