@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import answers, nixos, process, report
+from lab import answers, nixos, process, report, sample
 from lab.bench import Bench
 from lab.boot_server import BootServer
 from lab.network import Dhcp, Host, UserNetwork
@@ -129,6 +129,30 @@ if nixos.NIXPKGS:
         console.expect(r"fetching nixos/bzImage and nixos/initrd from 192\.0\.2\.1", 300)
         console.expect(r"WILL BE DESTROYED", 900, FAILED)
         console.expect(r"INSTALLED in", 900, FAILED)
+        assert machine.wait_for_exit(120) == "reboot"
+
+        up = report.wait(bench.boot(vm.without_network_boot()).console, 300)
+        require_installed(up, "uefi", "192.0.2.77/24")
+
+    def test_a_machine_is_installed_by_the_boot_server(bench: Bench) -> None:
+        """All that the server of docs/nixos.md hands out, as Nix made it; the daemons are ours."""
+        made = nixos.boot_server(NIXPKGS, sample.tarball())
+        network = bench.namespace()
+        web = bench.web_on(network, 8080)
+        web.publish_folder("", made / "http")
+        # where the unit netinstall-tftp would copy it to
+        rendered = (made / "dnsmasq.conf").read_text()
+        config = bench.folder / "dnsmasq.conf"
+        config.write_text(rendered.replace("/var/lib/netinstall/tftp", str(made / "tftp")))
+        network.own_dnsmasq(config)
+        vm = Vm(
+            firmware="uefi",
+            memory=2048,
+            disks=(bench.disk("4G", serial="netinstall-root"),),
+            nics=(Nic(network.tap(), MAC, rom="none"),),
+        )
+        machine = bench.boot(vm)
+        machine.console.expect(r"INSTALLED in", 1800, FAILED)
         assert machine.wait_for_exit(120) == "reboot"
 
         up = report.wait(bench.boot(vm.without_network_boot()).console, 300)

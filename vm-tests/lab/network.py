@@ -226,6 +226,18 @@ class Namespace:
         )
         return self._dnsmasq
 
+    def own_dnsmasq(self, config: Path) -> process.Server:
+        """Start dnsmasq with a whole configuration: nothing is added but where it logs."""
+        return self.server(
+            "dnsmasq",
+            [
+                *("dnsmasq", "--keep-in-foreground", f"--conf-file={config}", "--pid-file"),
+                *("--log-facility=-", "--log-dhcp"),
+                f"--dhcp-leasefile={self.folder / 'dnsmasq.leases'}",
+            ],
+            ready="started, version",
+        )
+
     def server(self, name: str, argv: Sequence[str], *, ready: str) -> process.Server:
         """Start another server inside the namespace; it ends with the namespace."""
         log = self.folder / f"{name}.log"

@@ -120,6 +120,16 @@ def payload(nixpkgs: Path) -> Path:
     return _product("nixos-payload", nixpkgs, arguments, build)
 
 
+def boot_server(nixpkgs: Path, handed_out: Path) -> Path:
+    """http/, tftp/ and dnsmasq.conf of nixosModules.server, for a Namespace. Needs root."""
+    arguments = ["--argstr", "module", "server", "--arg", "payload", str(handed_out)]
+
+    def build(output: Path) -> None:
+        _build(nixpkgs, "netinstallServer", arguments, output)
+
+    return _product("nixos-server", nixpkgs, arguments, build)
+
+
 def _product(
     name: str, nixpkgs: Path, arguments: Sequence[str], build: Callable[[Path], None]
 ) -> Path:

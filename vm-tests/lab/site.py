@@ -135,16 +135,7 @@ class Site:
 
     def dnsmasq(self) -> process.Server:
         """Run dnsmasq with what is rendered for it, and nothing else but where it logs."""
-        config = self.render("dnsmasq") / "dnsmasq.conf"
-        return self.network.server(
-            "dnsmasq",
-            [
-                *("dnsmasq", "--keep-in-foreground", f"--conf-file={config}", "--pid-file"),
-                *("--log-facility=-", "--log-dhcp"),
-                f"--dhcp-leasefile={self.folder / 'dnsmasq.leases'}",
-            ],
-            ready="started, version",
-        )
+        return self.network.own_dnsmasq(self.render("dnsmasq") / "dnsmasq.conf")
 
 
 def tiny_image(folder: Path, init: str) -> Path:

@@ -387,6 +387,7 @@ let
       cpio = ours "cpio";
       squashfsTools = ours "mksquashfs";
       grub2_efi = with' "grub" (_: { }) "ln -s $(type -P grub-mkimage) $(type -P grub-script-check) $out/bin/";
+      ipxe = with' "ipxe" (_: { }) "cp /usr/lib/ipxe/{undionly.kpxe,ipxe.efi} $out/";
       # of the options, only nixpkgs' own: -t
       pixz = final.writeShellScriptBin "pixz" "exec xz -0 -T0";
 

@@ -3,8 +3,10 @@
   nixpkgs,
   debian,
   environment,
-  # of nixosModules: installer, nfsroot (boot environments) or image (a payload)
+  # of nixosModules: installer, nfsroot (boot environments), image (a payload) or server
   module,
+  # what the server hands out
+  payload ? null,
   # with the stage 1 that is a script, in place of systemd's
   scripted ? false,
 }:
@@ -52,12 +54,69 @@ let
     fileSystems."/".fsType = "ext4";
     boot.loader.grub.enable = false;
   };
+  # the one of docs/nixos.md
+  server.services.netinstall = {
+    enable = true;
+    package = pkgs.netinstall;
+    images.image =
+      (import ./system.nix {
+        inherit nixpkgs debian environment;
+        module = "nfsroot";
+      }).system.build.nfsroot.image;
+    files."payloads/system.tar.zst" = payload;
+    site = {
+      http.url = "http://192.0.2.1:8080";
+      tftp.address = "192.0.2.1";
+      tftp.user = "root";
+      dhcp = {
+        interface = "br0";
+        subnet = "192.0.2.0/24";
+        range = {
+          first = "192.0.2.100";
+          last = "192.0.2.199";
+        };
+      };
+      answers = "http://192.0.2.1:8080/answers/";
+      images = [
+        {
+          name = "netinstall";
+          folder = "image";
+        }
+      ];
+      kernel.arguments = [ "init=/init" ];
+      serial = { };
+      hosts = [
+        {
+          mac = "52:54:00:00:00:07";
+          ip = "192.0.2.77";
+          hostname = "rack7";
+        }
+      ];
+    };
+    answers."52-54-00-00-00-07" = {
+      payload.url = "http://192.0.2.1:8080/payloads/system.tar.zst";
+      payload.sha256 = builtins.hashFile "sha256" payload;
+      system.install = "rebuild";
+      network.mode = "static-from-lease";
+      disks = [
+        {
+          match.serial = "netinstall-root";
+          partitions = [
+            {
+              size = "rest";
+              mount = "/";
+            }
+          ];
+        }
+      ];
+    };
+  };
 in
 (import "${toString nixpkgs}/nixos/lib/eval-config.nix" {
   system = null;
   modules = [
     (../../nix/modules + "/${module}.nix")
-    { inherit installer nfsroot image; }.${module}
+    { inherit installer nfsroot image server; }.${module}
     { boot.initrd.systemd.enable = !scripted; }
     (
       { config, ... }:
