@@ -21,7 +21,7 @@ from installer.model.manifest import PIECE, Frame
 from installer.model.units import MIB, format_seconds
 from installer.observe.payload import TransientError, delays
 
-AHEAD = 20 * MIB
+AHEAD = 32 * MIB
 """Compressed bytes in memory: those that are being fetched, and those that wait to be used."""
 
 _WRONG_LIMIT = 3
