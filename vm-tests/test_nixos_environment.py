@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab import answers, nixos, process, report, sample
@@ -72,11 +71,7 @@ if nixos.NIXPKGS:
         )
         machine = bench.boot(vm)
         machine.console.expect(r"WILL BE DESTROYED", 900, FAILED)
-        machine.console.expect(r"INSTALLED in", 900, FAILED)
-        assert machine.wait_for_exit(120) == "reboot"
-
-        up = report.wait(bench.boot(vm.without_network_boot()).console, 300)
-        require_installed(up, "uefi", "10.0.2.15/24")
+        require_installed(bench, machine, "10.0.2.15/24", 900)
 
     def test_a_machine_is_installed_from_the_root_over_http(bench: Bench) -> None:
         """The image of docs/nixos.md, by BIOS: stage 1 fetches its root and checks it."""
@@ -90,12 +85,8 @@ if nixos.NIXPKGS:
             nics=(Nic(UserNetwork(bootfile=server.ipxe(), hostname="rack7.example.test")),),
         )
         machine = bench.boot(vm)
-        machine.console.expect(r"INSTALLED in", 1800, FAILED)
-        assert machine.wait_for_exit(120) == "reboot"
+        require_installed(bench, machine, "10.0.2.15/24", 1800)
         assert [one for one in bench.web.requests if one.path == "/image/root.squashfs"]
-
-        up = report.wait(bench.boot(vm.without_network_boot()).console, 300)
-        require_installed(up, "bios", "10.0.2.15/24")
 
     @pytest.mark.parametrize("stage_1", ["systemd", "scripted"])
     def test_a_machine_is_installed_from_the_nfs_root(bench: Bench, stage_1: str) -> None:
@@ -128,11 +119,7 @@ if nixos.NIXPKGS:
         console = machine.console
         console.expect(r"fetching nixos/bzImage and nixos/initrd from 192\.0\.2\.1", 300)
         console.expect(r"WILL BE DESTROYED", 900, FAILED)
-        console.expect(r"INSTALLED in", 900, FAILED)
-        assert machine.wait_for_exit(120) == "reboot"
-
-        up = report.wait(bench.boot(vm.without_network_boot()).console, 300)
-        require_installed(up, "uefi", "192.0.2.77/24")
+        require_installed(bench, machine, "192.0.2.77/24", 900)
 
     def test_a_machine_is_installed_by_the_boot_server(bench: Bench) -> None:
         """All that the server of docs/nixos.md hands out, as Nix made it; the daemons are ours."""
@@ -152,11 +139,7 @@ if nixos.NIXPKGS:
             nics=(Nic(network.tap(), MAC, rom="none"),),
         )
         machine = bench.boot(vm)
-        machine.console.expect(r"INSTALLED in", 1800, FAILED)
-        assert machine.wait_for_exit(120) == "reboot"
-
-        up = report.wait(bench.boot(vm.without_network_boot()).console, 300)
-        require_installed(up, "uefi", "192.0.2.77/24")
+        require_installed(bench, machine, "192.0.2.77/24", 1800)
 
     def test_a_configuration_becomes_a_payload(tmp_path: Path) -> None:
         """The agent takes it for one, and Nix what is in it for a whole store."""
@@ -198,9 +181,12 @@ def require_nixos(machine: Machine, system: str) -> None:
     assert run(machine, f"nix-store --verify-path {system} && echo same") == "same"
 
 
-def require_installed(up: dict[str, Any], firmware: str, address: str) -> None:
-    """What the installed system says about itself is what it was to become."""
-    assert up["booted_via"] == firmware
+def require_installed(bench: Bench, machine: Machine, address: str, seconds: float) -> None:
+    """It is installed within that time, and what its disk boots is what it was to become."""
+    machine.console.expect(r"INSTALLED in", seconds, FAILED)
+    assert machine.wait_for_exit(120) == "reboot"
+    up = report.wait(bench.boot(machine.vm.without_network_boot()).console, 300)
+    assert up["booted_via"] == machine.vm.firmware
     assert up["configured_from"] == "rebuilt"
     assert up["hostname"] == "rack7"
     assert up["network"]["mode"] == "static"

@@ -461,9 +461,8 @@ class Fetcher:
         patience = self._patience
         place.last_words = why
         self._troubled = True
-        if place.silent_since is None:
-            place.silent_since = time.monotonic()
         if place.pauses is None:
+            place.silent_since = time.monotonic()
             place.pauses = delays(first=patience.first_delay, longest=patience.longest_delay)
         place.rests_until = time.monotonic() + next(place.pauses)
 
