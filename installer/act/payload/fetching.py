@@ -281,7 +281,10 @@ class Fetcher:
         if place is None:
             return None
         if not place.ranges and not self._streaming:
-            # who sends a file from its beginning cannot send what comes before once more
+            # who sends a file from its beginning cannot send what comes before once more, so what
+            # the others may put back has to be in the queue
+            if any(self._active()):
+                return None
             self._streaming = True
             self._queue = [(job.part.offset, job) for _, job in self._queue]
             heapify(self._queue)

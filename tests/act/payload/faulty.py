@@ -22,6 +22,8 @@ from typing import Any
 
 FOLDER = Path(sys.argv[1])
 FAULTS: list[Any] = json.loads(sys.argv[2])
+STEP = 256 * 1024
+"""Bytes sent at once: whoever asks at the same time must not wait for a whole file."""
 connections = 0
 
 
@@ -73,12 +75,8 @@ async def answer(  # noqa: PLR0912 - a row of faults
         start += fault.get("shift", 0)
         end -= min(fault.get("short", 0), end - start - 1)
         status = "206 Partial Content"
-    with file.open("rb") as stream:
-        stream.seek(start)
-        body = bytearray(stream.read(end - start))
-    if "flip" in fault:
-        body[fault["flip"] % len(body)] ^= 1
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Accept-Ranges: bytes"]
+    size = end - start
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {size}", "Accept-Ranges: bytes"]
     if status.startswith("206"):
         lines.append(f"Content-Range: bytes {start}-{end - 1}/{total}")
     header = ("\r\n".join(lines) + "\r\n\r\n").encode()
@@ -94,19 +92,20 @@ async def answer(  # noqa: PLR0912 - a row of faults
         if method == "HEAD":
             return True
         limit = fault.get("cut", fault.get("stall"))
-        if limit is not None:
-            limit %= len(body)
-        part = bytes(body[:limit])
-        if "drip" in fault:
-            for byte in part:
-                writer.write(bytes([byte]))
+        wanted = size if limit is None else limit % size
+        step = 1 if "drip" in fault else STEP
+        flip = fault["flip"] % size if "flip" in fault else -1
+        with file.open("rb", buffering=0) as stream:
+            stream.seek(start)
+            while sent < wanted:
+                part = bytearray(stream.read(min(step, wanted - sent)))
+                if sent <= flip < sent + len(part):
+                    part[flip - sent] ^= 1
+                writer.write(part)
                 await writer.drain()
-                sent += 1
-                await asyncio.sleep(fault["drip"])
-        else:
-            writer.write(part)
-            await writer.drain()
-            sent = len(part)
+                sent += len(part)
+                if "drip" in fault:
+                    await asyncio.sleep(fault["drip"])
         if "stall" in fault:
             await reader.read(1)  # until the client has gone
         return limit is None
