@@ -116,6 +116,9 @@ class Archive(Strict):
     unpacked: Positive = Field(description="of the tar")
     usage: Count = Field(description="on a file system with blocks of 4 KiB")
     entries: Count = Field(description="members of the tar, folders twice")
+    root_owned: bool = Field(
+        False, description="whether every member of the frames of files belongs to user and group 0"
+    )
     folders: dict[Folder, Count] | None = Field(
         None, max_length=64, description="of `usage`, what lies below these folders"
     )

@@ -44,6 +44,7 @@ class Cutter:
         self._in_frame = 0
         self.entries = 0
         self.unpacked = 0
+        self.root_owned = True
         self.folders: dict[str, int] = {}
         self.total: int | None = None
         """Bytes that will come, if it is known."""
@@ -90,6 +91,7 @@ class Cutter:
         name = self._vetting.approve(member)
         self._count(name, self.usage - before)
         self._turn(self._kind_of(member, last=last))
+        self.root_owned = self.root_owned and (member.of_root or self._kind != "files")
         whole = member.stored + padding(member.stored)
         stream.approve()
         stream.flush()

@@ -115,6 +115,7 @@ def _pack(  # noqa: PLR0917 - one call
             unpacked=cutter.unpacked,
             usage=cutter.usage,
             entries=cutter.entries,
+            root_owned=cutter.root_owned,
             folders=dict(sorted(cutter.folders.items())) or None,
         ),
         frames=frames.frames,

@@ -27,7 +27,14 @@ GOOD: dict[str, Any] = {
     "version": 1,
     "name": "demo",
     "built": "2026-11-21T12:00:00Z",
-    "archive": {"size": 200, "sha256": SUM, "unpacked": 2048, "usage": 0, "entries": 2},
+    "archive": {
+        "size": 200,
+        "sha256": SUM,
+        "unpacked": 2048,
+        "usage": 0,
+        "entries": 2,
+        "root-owned": True,
+    },
     "frames": [frame("folders", 0), frame("attributes", 100)],
 }
 

@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab.trees import snapshot
-from trees import by_frames, by_tar, large_odd_tree, leftovers, packed, payload_verb
+from trees import by_agent, by_frames, by_tar, large_odd_tree, leftovers, packed, payload_verb
 
 from installer.act import payload
 from installer.act.narrator import Narrator
@@ -32,6 +32,8 @@ def test_an_odd_tree_comes_out_equal(tmp_path: Path) -> None:
     archive = tmp_path / "out/odd.tar.zst"
     assert snapshot(by_tar(archive, tmp_path / "tar")) == before
     assert snapshot(by_frames(made, archive, tmp_path / "frames")) == before
+    assert not made.archive.root_owned
+    assert snapshot(by_agent(made, archive, tmp_path / "agent")) == before
     verify_archive(made, archive, lambda _done, _total: None)
     kinds = [frame.kind for frame in made.frames]
     assert kinds == sorted(kinds, key=["folders", "files", "links", "attributes"].index)
@@ -39,6 +41,31 @@ def test_an_odd_tree_comes_out_equal(tmp_path: Path) -> None:
     # 20 MiB of noise are one frame of three pieces
     assert [len(frame.pieces or ()) for frame in made.frames if frame.length > PIECE] == [3]
     assert [frame for frame in made.frames if frame.length <= PIECE and frame.pieces] == []
+
+
+@pytest.mark.root
+def test_a_tree_of_roots_keeps_its_folders_groups(tmp_path: Path) -> None:
+    source = large_odd_tree(tmp_path / "roots")
+    for place, folders, files in os.walk(os.fsencode(source)):
+        for name in folders + files:
+            path = os.path.join(place, name)  # noqa: PTH118 - bytes
+            status = os.lstat(path)
+            # it would take a capability away
+            if (status.st_uid, status.st_gid) != (0, 0):
+                os.chown(path, 0, 0, follow_symlinks=False)
+    # as on a NixOS: root:nixbld
+    (store := source / "nix/store").mkdir(parents=True)
+    (store / "file").write_text("x")
+    (store / "file").chmod(0o444)
+    os.chown(store, 0, 30000)
+    store.chmod(0o3775)
+    before = snapshot(source)
+    made = packed(source, tmp_path / "out")
+    assert made.archive.root_owned
+    archive = tmp_path / "out/roots.tar.zst"
+    assert snapshot(by_agent(made, archive, tmp_path / "agent")) == before
+    os.chown(store / "file", 0, 30000)
+    assert not packed(source, tmp_path / "other").archive.root_owned
 
 
 @pytest.mark.root

@@ -7,9 +7,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from lab.trees import odd_tree
 from processes import COMMAND, ENVIRONMENT, ROOT
 
+from installer.act.narrator import Narrator
+from installer.act.payload.frames import unpack_frames
+from installer.act.payload.mirrors import open_mirror
+from installer.act.payload.source import Patience
+from installer.act.run import Runner
+from installer.model.errors import InstallError
 from installer.model.manifest import Manifest
 from installer.observe.manifest import load
 from installer.pack.payload import Wishes, pack
@@ -73,6 +80,29 @@ def by_frames(manifest: Manifest, archive: Path, target: Path) -> Path:
                 argv += [str(frame.length), *TAR, *ATTRIBUTES, f"--directory={target}"]
                 running.append(subprocess.Popen(argv))
             assert [process.wait() for process in running] == [0] * len(running)
+    return target
+
+
+def by_agent(manifest: Manifest, archive: Path, target: Path) -> Path:
+    """Unpack as the agent does; what makes a NixOS of it does not matter."""
+    target.mkdir()
+    runner, narrator = Runner(), Narrator(lambda _event: None)
+    with pytest.raises(InstallError) as refused:
+        unpack_frames(
+            manifest,
+            [open_mirror(str(archive), manifest.archive.size, (1.0, 1.0))],
+            target,
+            capacity={"/": 2**40},
+            toplevel=None,
+            connections=2,
+            stall_seconds=20,
+            retry_seconds=20,
+            narrator=narrator,
+            runner=runner,
+            patience=Patience(),
+            workers=2,
+        )
+    assert [problem.code for problem in refused.value.problems] == ["payload.not-nixos"]
     return target
 
 

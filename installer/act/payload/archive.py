@@ -34,6 +34,8 @@ _ZEROS = bytes(BLOCK)
 _POSIX = b"ustar\x0000"
 _GNU = b"ustar  \0"
 _NUMBER = re.compile(rb" *([0-7]*)[ \0]*")
+_ZERO = re.compile(rb" *0+[ \0]*")
+_ROOT = b"0000000\0" * 2
 _RECORD = re.compile(rb"([1-9][0-9]{0,8}) ([^=\n\0 ][^=\n\0]*)=")
 _SPARSE_PATH = re.compile(rb"(?:^|/)GNUSparseFile\.[0-9]{1,10}/")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
@@ -63,7 +65,7 @@ class Member(NamedTuple):
 
     `name` and `target` (of links) are as they are written in the archive; `stored` counts the
     bytes that follow the header, without padding (less than a sparse file's size); `mode` has the
-    twelve bits of chmod(2).
+    twelve bits of chmod(2); `of_root` says whether user and group are both 0.
     """
 
     name: bytes
@@ -72,6 +74,7 @@ class Member(NamedTuple):
     stored: int
     offset: int
     mode: int = 0o755
+    of_root: bool = True
 
 
 class StreamEndError(Exception):
@@ -270,7 +273,20 @@ def _member(
     mode = _NUMBER.fullmatch(block[100:108])
     if mode is None:
         raise _broken(f"{show(name)} has a mode that is no number", start)
-    return Member(name, kind, target, size, start, int(mode[1] or b"0", 8) & 0o7777)
+    return Member(
+        name,
+        kind,
+        target,
+        size,
+        start,
+        int(mode[1] or b"0", 8) & 0o7777,
+        (block[108:124] == _ROOT and not extended) or _of_root(block, extended),
+    )
+
+
+def _of_root(block: bytes, extended: dict[bytes, bytes]) -> bool:
+    user, group = extended.get(b"uid", block[108:116]), extended.get(b"gid", block[116:124])
+    return bool(_ZERO.fullmatch(user) and _ZERO.fullmatch(group))
 
 
 def _sparse_name(name: bytes, flag: bytes, extended: dict[bytes, bytes], start: int) -> bytes:

@@ -58,6 +58,8 @@ class Framed:
         frame, last = frames[number], number == len(frames) - 1
         vetting = _Shared(self._capacity, self._first)
         stream = Stream(_Counted(read, frame, number).read, forward)
+        # what is made in a folder with set-group-ID has the folder's group (inode(7))
+        owned = self._manifest.archive.root_owned and frame.kind in ("folders", "files")
         entries = contents = 0
         ended = False
         while stream.offset < frame.unpacked:
@@ -71,6 +73,11 @@ class Framed:
                     raise odd(number, f"ends in the middle of {show(member.name)}")
                 if not fits(member, frame.kind):
                     raise odd(number, f"holds {show(member.name)}, a {member.kind}")
+                if owned and not (member.of_root and member.mode & 0o2000 == 0):
+                    raise odd(
+                        number,
+                        f"holds {show(member.name)}, which would not belong to root and its group",
+                    )
                 with self._lock:
                     self._approve(vetting, frame.kind, number, member)
                 entries += 1

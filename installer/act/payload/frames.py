@@ -129,16 +129,23 @@ def unpack_frames(
         network=cast("Stage", mirrors[0].kind),
     )
     work.progress = narrator.progress(manifest.archive.size)
+    # of every other folder the frames of folders set owner and mode, also of one that was there
+    roots = manifest.archive.root_owned and _makes_roots(target)
     fetcher.start()
     try:
         for kind in KINDS:
-            work.unpack(numbers[kind], tars[kind])
+            work.unpack(numbers[kind], tars[kind], roots=roots and kind == "files")
     finally:
         fetcher.stop()
         work.stop.set()
         fetcher.join(_LEAVE_SECONDS)
         work.tell()
     return work.framed.contents()
+
+
+def _makes_roots(folder: Path) -> bool:
+    """Say whether what this process makes in a folder belongs to root and its group (inode(7))."""
+    return os.geteuid() == 0 == folder.stat().st_gid
 
 
 @dataclass
@@ -184,13 +191,18 @@ class _Work:
         # hashing is a part of what they wait for
         return "verify" if self.fetcher.traffic.hashing > waiting / 2 else self.network
 
-    def unpack(self, frames: Sequence[int], count: int) -> None:
-        """Unpack frames by so many tars; raises the first error of any worker."""
+    def unpack(self, frames: Sequence[int], count: int, *, roots: bool) -> None:
+        """Unpack frames by so many tars; raises the first error of any worker.
+
+        With `roots` nothing is given another owner than it was made with: a sixth of what tar and
+        the kernel do for a file is changing its owner from root to root, and its mode after that.
+        """
         numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in frames:
             numbers.put(number)
+        options = ("--no-same-owner",) if roots else ()
         with ExitStack() as stack:
-            workers = [_Worker(self, numbers, *self._open(stack)) for _ in range(count)]
+            workers = [_Worker(self, numbers, *self._open(stack, options)) for _ in range(count)]
             self.spent += [worker.spent for worker in workers]
             try:
                 for worker in workers:
@@ -205,9 +217,10 @@ class _Work:
                 self._give_up_if(workers)
         self._raise(workers)
 
-    def _open(self, stack: ExitStack) -> tuple[Tar, Ring]:
+    def _open(self, stack: ExitStack, options: Sequence[str]) -> tuple[Tar, Ring]:
         """Start a tar, which ends with `stack`, and make the memory before it."""
-        tar = Tar(self.target, runner=self.runner, stuck=self.patience.stuck, capacity=_PIPE)
+        stuck = self.patience.stuck
+        tar = Tar(self.target, *options, runner=self.runner, stuck=stuck, capacity=_PIPE)
         return stack.enter_context(tar), stack.enter_context(Ring(tar.end))
 
     def _give_up(self) -> None:

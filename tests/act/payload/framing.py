@@ -54,6 +54,7 @@ def payload(
                 for start in range(0, len(data), PIECE)
             ]
         archive += data
+    archive_changes = changes.pop("archive", {})
     document = {
         "version": 1,
         "name": "demo",
@@ -65,6 +66,7 @@ def payload(
             "unpacked": sum(frame["unpacked"] for frame in described),
             "usage": 4096,
             "entries": sum(frame["entries"] for frame in described),
+            **archive_changes,
         },
         "frames": described,
         **changes,

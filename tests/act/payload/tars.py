@@ -19,12 +19,13 @@ def header(
     prefix: bytes = b"",
     size_field: bytes | None = None,
     mode: int = 0o755,
+    owner: bytes = b"0000000\0" * 2,
 ) -> bytes:
     """Make one header block; see POSIX.1-2017, pax, "ustar Interchange Format"."""
     block = bytearray(512)
     block[0 : len(name)] = name
     block[100:108] = b"%07o\0" % mode
-    block[108:116] = block[116:124] = b"0000000\0"
+    block[108:124] = owner
     block[124:136] = size_field if size_field is not None else b"%011o\0" % size
     block[136:148] = b"%011o\0" % 1
     block[148:156] = b" " * 8

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from framing import FOLDERS, Payload, many, noise, payload, plain_frames, system_files
-from tars import TOPLEVEL, file, folder, hard_link, header, symlink
+from tars import TOPLEVEL, file, folder, hard_link, header, pax, record, symlink
 
 from installer.act.narrator import Narrator
 from installer.act.payload.frames import unpack_frames
@@ -571,6 +571,54 @@ def test_frames_cannot_do_together_what_one_cannot(
     problem = _hostile(more, tmp_path)
     assert problem.code.startswith(code)
     assert what in problem.what
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        ("files", [header(b"data/f", owner=b"0001750\0" + b"0000000\0")]),
+        ("files", [header(b"data/f", owner=b"0000000\0" + b"0000144\0")]),
+        # GNU tar's base 256
+        ("files", [header(b"data/f", owner=b"0000000\0" + b"\x80\0\0\0\0\0\0\x05")]),
+        ("files", [pax(record(b"uid", b"1000")) + file(b"data/f")]),
+        ("files", [pax(record(b"gid", b"01")) + file(b"data/f")]),
+        # files in it would have its group
+        ("folders", [header(b"data/f", kind=b"5", mode=0o2755)]),
+    ],
+)
+def test_what_is_said_to_be_roots_is_roots(frame: tuple[str, list[bytes]], tmp_path: Path) -> None:
+    frames = [
+        ("folders", [folder(name) for name in FOLDERS]),
+        frame,
+        ("files", [file(name, data) for name, data in system_files().items()]),
+        ("attributes", [folder(name) for name in reversed(FOLDERS)]),
+    ]
+    made = payload(frames, archive={"root-owned": True})
+    (path := tmp_path / "demo.tar.zst").write_bytes(made.archive)
+    (problem,) = refused(made, [str(path)], tmp_path / "t")
+    assert problem.code == "payload.format"
+    assert problem.what == (
+        "the archive is not what its manifest says: frame 1 holds data/f, which would not belong "
+        "to root and its group"
+    )
+    # who says nothing may have them
+    unpack(payload(frames), [str(path)], tmp_path / "u")
+    status = (tmp_path / "u/data/f").stat()
+    assert (status.st_uid, status.st_gid) != (0, 0) or status.st_mode & 0o2000
+
+
+def test_folders_that_were_there_give_nothing_their_group(tmp_path: Path) -> None:
+    files = {**system_files(), b"data/new": b"x"}
+    made = payload(plain_frames(files), files, archive={"root-owned": True})
+    (path := tmp_path / "demo.tar.zst").write_bytes(made.archive)
+    (tmp_path / "t/data").mkdir(parents=True)
+    for kept in (tmp_path / "t", tmp_path / "t/data"):
+        os.chown(kept, 0, 50)
+        kept.chmod(0o2775)
+    unpack(made, [str(path)], tmp_path / "t")
+    whole(made, tmp_path / "t")
+    assert (tmp_path / "t/data/new").stat().st_gid == 0
+    assert (tmp_path / "t/nix-path-registration").stat().st_gid == 0
 
 
 def test_attributes_are_of_folders_that_are_there(tmp_path: Path) -> None:
