@@ -1,7 +1,7 @@
 """Which steps bring the system onto the disk, and what a payload says that cannot work here."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from installer.model import trust
 from installer.model.answers import AnswerFile
@@ -93,7 +93,11 @@ def brings_the_system(step: BaseStep) -> bool:
 
 
 def problems(
-    facts: Facts, answers: AnswerFile, capacity: Mapping[str, int], formatted: frozenset[str]
+    facts: Facts,
+    answers: AnswerFile,
+    capacity: Mapping[str, int],
+    inodes: Sequence[int | None],
+    formatted: frozenset[str],
 ) -> Iterator[Problem]:
     """Say what of the payload cannot work on this machine, with this layout.
 
@@ -101,6 +105,7 @@ def problems(
         facts: of the machine; without a first look at the payload, only trust is judged.
         answers: the answer file.
         capacity: bytes that fit on each mount point, memory left out; empty if it is not known.
+        inodes: how many files each of them can hold; None where there is no limit.
         formatted: the types of the layout's file systems.
     """
     yield from trust.problems(answers.payload, facts.image)
@@ -112,6 +117,7 @@ def problems(
         yield from _dated(seen.manifest, answers.payload)
         yield from _fitting(seen.manifest, facts, answers, formatted)
         yield from _too_large(seen.manifest, capacity)
+        yield from _too_many(seen.manifest, inodes)
     elif seen.size is not None and capacity and seen.size > room:
         # compressed, it is never larger than what it unpacks to
         yield Problem(
@@ -231,6 +237,21 @@ def _too_large(manifest: ManifestFacts, capacity: Mapping[str, int]) -> Iterator
             "disks",
             "make the file system larger, or the payload smaller",
         )
+
+
+def _too_many(manifest: ManifestFacts, inodes: Sequence[int | None]) -> Iterator[Problem]:
+    """What lies where is not known by number, so only the whole layout can be compared."""
+    limited = [count for count in inodes if count is not None]
+    if not limited or len(limited) < len(inodes) or manifest.files <= sum(limited):
+        return
+    yield Problem(
+        "payload.too-large",
+        f"{manifest.name} holds {manifest.files} files, folders and links, and the ext4 of the "
+        f"layout has inodes for {sum(limited)}",
+        "disks",
+        'give the file system more of them, for example mkfs-options = ["-i", "4096"], make it '
+        "larger, or take another type",
+    )
 
 
 def _below(path: str, folder: str) -> bool:

@@ -108,10 +108,12 @@ def decide(facts: Facts, config: Config) -> Plan:
     storage, found = _storage(facts, answers, chosen)
     problems += found
     problems += names.problems(answers, storage.stack, _torn_down(facts, storage), rejected, facts)
+    on_disk = [one for one in _of_payload(storage) if not _in_memory(one)]
     problems += payloads.problems(
         facts,
         answers,
-        {one.step.where: one.room for one in _of_payload(storage) if not _in_memory(one)},
+        {one.step.where: one.room for one in on_disk},
+        [one.inodes for one in on_disk],
         frozenset(one.step.filesystem for one in storage.stack.mounts),
     )
     networking, found_warnings, found = networking_module(answers.network, facts)

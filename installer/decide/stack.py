@@ -60,12 +60,13 @@ class Block:
 @dataclass(frozen=True)
 class Mounted:
     """A file system that the installed system mounts; `room` in bytes, 0 for what shares it with
-    another mount of the same file system."""
+    another mount of the same file system. `inodes` None: no limit, or it is not known."""
 
     step: MountFilesystem
     room: int
     above: frozenset[str]
     esp: bool = False
+    inodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,8 @@ class _Builder:
             if where is not None:
                 self._mount(MountFilesystem(block.device, name, where, options), block, esp=True)
         else:
-            self._mounts(block, name, where, options, holder.subvolumes)
+            inodes = filesystem.inodes(block.size, holder.mkfs_options) if make else None
+            self._mounts(block, name, where, options, holder.subvolumes, inodes=inodes)
 
     def _mounts(
         self,
@@ -237,10 +239,13 @@ class _Builder:
         where: str | None,
         options: tuple[str, ...],
         subvolumes: Iterable[Subvolume],
+        *,
+        inodes: int | None = None,
     ) -> None:
         """Mount a file system and its subvolumes; the first of them has all the room."""
         if where is not None:
-            self._mount(MountFilesystem(block.device, filesystem, where, options), block)
+            step = MountFilesystem(block.device, filesystem, where, options)
+            self._mount(step, block, inodes=inodes)
             block = replace(block, size=0)
         for sub in subvolumes:
             if sub.mount is not None:
@@ -250,13 +255,20 @@ class _Builder:
                 )
                 block = replace(block, size=0)
 
-    def _mount(self, step: MountFilesystem, block: Block | None, *, esp: bool = False) -> None:
+    def _mount(
+        self,
+        step: MountFilesystem,
+        block: Block | None,
+        *,
+        esp: bool = False,
+        inodes: int | None = None,
+    ) -> None:
         room = 0
         if block is not None:
             # a dataset of ZFS is none of those
             room = FILESYSTEMS.get(step.filesystem, FILESYSTEMS["ext4"]).capacity(block.size)
         above = block.above if block is not None else frozenset[str]()
-        self.stack.mounts.append(Mounted(step, room, above, esp))
+        self.stack.mounts.append(Mounted(step, room, above, esp, inodes))
 
     def _filesystem_uuid(self, name: str, device: str) -> str:
         purpose = f"file system {device}"

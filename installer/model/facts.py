@@ -285,6 +285,7 @@ class ManifestFacts:
     4 KiB. `judged` is the time that it is valid or expired at: the clock's, or if that is
     obviously wrong the build date of the boot image. All times are UTC, as in a manifest.
     `programs` are those of `model.manifest.PROGRAMS` that are there, None if it is not known.
+    `files` counts files, folders and symbolic links, each once; 0 if it is not known.
     """
 
     name: str
@@ -295,6 +296,7 @@ class ManifestFacts:
     usage: int
     frames: int
     entries: int
+    files: int = 0
     expires: str | None = None
     signed_by: str | None = None
     toplevel: str | None = None

@@ -1,5 +1,6 @@
 """File systems: one entry each with all that differs between them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from installer.model.units import GIB, MIB
@@ -36,6 +37,18 @@ class Filesystem:
         own = min(max(size // self.own_share, self.own_least), self.own_most)
         return max(0, int(size * 0.96) - own)
 
+    def inodes(self, size: int, options: Iterable[str] = ()) -> int | None:
+        """Return how many files, folders and links one of `size` bytes can surely hold.
+
+        None: as many as there is room for, or it is not known, as with `options` of mkfs that
+        change it. The ratios are those of mke2fs.conf(5): "small", none, "big" and "huge".
+        """
+        if self.name != "ext4" or any(word[:2] in ("-i", "-N", "-T") for word in options):
+            return None
+        ratio = next((ratio for limit, ratio in _INODE_RATIOS if size < limit), 65536)
+        # some are the format's own, and the last group of blocks may have none
+        return max(0, size * 98 // 100 // ratio - 16)
+
     def make_argv(self, uuid: str, label: str | None) -> tuple[str, ...]:
         """Return the argv that makes this file system, up to the device, which comes last."""
         argv = [*self.make, *self.uuid_option, self._encode_uuid(uuid)]
@@ -52,6 +65,8 @@ class Filesystem:
             case _:
                 return uuid
 
+
+_INODE_RATIOS = ((512 * MIB, 4096), (4 * 1024 * GIB, 16384), (16 * 1024 * GIB, 32768))
 
 FILESYSTEMS: dict[str, Filesystem] = {
     fs.name: fs

@@ -172,6 +172,8 @@ def _facts(
         usage=manifest.archive.usage,
         frames=len(manifest.frames),
         entries=manifest.archive.entries,
+        # links have no inodes, and the frames of attributes name folders again
+        files=sum(frame.entries for frame in manifest.frames if frame.kind in ("folders", "files")),
         expires=manifest.expires,
         signed_by=signer,
         toplevel=system.toplevel if system else None,

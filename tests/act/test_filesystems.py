@@ -77,6 +77,8 @@ def test_a_file_system_takes_what_it_is_said_to_take(
         for number in range(256):
             with (root / str(number)).open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, promised // 256)
+        if (inodes := FILESYSTEMS[name].inodes(size)) is not None:
+            assert 0.9 * os.statvfs(root).f_files < inodes <= os.statvfs(root).f_ffree + 256
     finally:
         run("umount", root)
 

@@ -206,6 +206,17 @@ def test_their_programs_are_not_in_every_image(payload: dict[str, Any], text: st
                 "  try:   make the file system larger, or the payload smaller"
             ),
         ),
+        (
+            {"files": 2_000_000},
+            {},
+            (
+                "error[payload.too-large]: web holds 2000000 files, folders and links, and the "
+                "ext4 of the layout has inodes for 1220138\n"
+                "  where: answers.toml: disks\n"
+                "  try:   give the file system more of them, for example mkfs-options = "
+                '["-i", "4096"], make it larger, or take another type'
+            ),
+        ),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
@@ -237,6 +248,20 @@ def test_each_mount_point_has_to_take_its_part() -> None:
         "error[payload.too-large]: web needs 4.00 GiB on /nix, which takes 3."
     )
     assert plan(seen(usage=6 * GIB, folders={"/nix/store": 3 * GIB}), given(disks=disks))
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        {"mkfs-options": ["-i", "4096"]},
+        {"mkfs-options": ["-N2500000"]},
+        {"filesystem": "xfs"},
+    ],
+)
+def test_inodes_are_counted_where_their_number_is_known(root: dict[str, Any]) -> None:
+    parts = [{"size": "8 GiB", "mount": "/nix"}, {"size": "rest", "mount": "/", **root}]
+    disks = [{"match": {"transport": "virtio"}, "wipe": "force", "partitions": parts}]
+    assert plan(seen(files=2_000_000), given(disks=disks))
 
 
 def test_a_manifest_needs_somebody_who_vouches_for_it() -> None:
