@@ -310,6 +310,8 @@ class _Worker(threading.Thread):
         begun = time.monotonic()
         self._tar.finish()
         self.spent.unpacking += time.monotonic() - begun
+        if (warning := self._tar.warning) is not None:
+            self._work.told.put(lambda: self._work.narrator.say(warning, "warning"))
 
     def _tars_error(self) -> InstallError:
         work = self._work

@@ -217,6 +217,8 @@ class _Work:
                 tar.finish()
             except BrokenPipeError:
                 raise self._tars_error(rules) from None
+            if tar.warning is not None:
+                self.narrator.say(tar.warning, "warning")
         return Reading(self.feed.digest, self.feed.done, contents)
 
     def read(self) -> bytes:

@@ -7,6 +7,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -32,6 +33,8 @@ TAR = (
 """How GNU tar unpacks; without -P, so that its own defences stand behind ours."""
 
 _TICK = 0.25
+_NOT_SET = "xattrat: Cannot set '"
+"""GNU tar's setxattrat and lsetxattrat (src/xattrs.c)."""
 
 
 class Tar:
@@ -55,6 +58,9 @@ class Tar:
             capacity: bytes of the pipe.
         """
         self.target = target
+        self._not_set = 0
+        self._first_not_set = ""
+        self._on_line = runner.on_line
         self._stuck = stuck
         reader, self.end = pipe(capacity)
         os.set_blocking(self.end.fileno(), False)
@@ -64,7 +70,7 @@ class Tar:
             stack.enter_context(self.end)
             with reader:
                 self._program: Program = stack.enter_context(
-                    runner.start(
+                    replace(runner, on_line=self._listen).start(
                         (*TAR, *options, f"--directory={target.absolute()}"),
                         stdin=reader.fileno(),
                         purpose=f"unpacking into {target}",
@@ -124,6 +130,21 @@ class Tar:
         self.end.close()
         if self._program.end(self._stuck) != 0:
             raise BrokenPipeError
+
+    @property
+    def warning(self) -> str | None:
+        """What it could not keep although it ended well: an extended attribute is none of its
+        reasons to fail."""
+        if not self._not_set:
+            return None
+        first = self._first_not_set.removeprefix("tar: ")
+        return f"extended attributes that could not be set: {self._not_set}; first: {first}"
+
+    def _listen(self, line: str) -> None:
+        if _NOT_SET in line:
+            self._not_set += 1
+            self._first_not_set = self._first_not_set or line
+        self._on_line(line)
 
     def error(self, mounts: Mapping[str, int], where: str) -> InstallError:
         """Say why it failed; `mounts` are mount points below the target, `where` is how far."""

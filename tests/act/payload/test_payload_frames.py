@@ -621,6 +621,22 @@ def test_folders_that_were_there_give_nothing_their_group(tmp_path: Path) -> Non
     assert (tmp_path / "t/nix-path-registration").stat().st_gid == 0
 
 
+def test_attributes_that_the_kernel_refuses_are_told(tmp_path: Path) -> None:
+    # no capability (capabilities(7)); GNU tar says so and ends with 0
+    broken = pax(record(b"SCHILY.xattr.security.capability", b"x"))
+    frames = plain_frames(system_files())
+    frames.insert(1, ("files", [broken + file(b"data/a"), broken + file(b"data/b")]))
+    made = payload(frames)
+    (path := tmp_path / "demo.tar.zst").write_bytes(made.archive)
+    events: list[AnyEvent] = []
+    unpack(made, [str(path)], tmp_path / "t", events)
+    (warning,) = [e for e in events if isinstance(e, Message) and e.level == "warning"]
+    assert warning.text == (
+        "extended attributes that could not be set: 2; first: setxattrat: Cannot set "
+        "'security.capability' extended attribute for file 'data/a': Invalid argument"
+    )
+
+
 def test_attributes_are_of_folders_that_are_there(tmp_path: Path) -> None:
     problem = _hostile([], tmp_path, [folder(b"other")])
     assert problem == Problem(

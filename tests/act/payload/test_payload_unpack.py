@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from serving import Fault, serving
-from tars import END, SYSTEM, TOPLEVEL, file, folder, hard_link, header, symlink
+from tars import END, SYSTEM, TOPLEVEL, file, folder, hard_link, header, pax, record, symlink
 
 from installer.act import payload
 from installer.act.narrator import Narrator
@@ -197,6 +197,17 @@ def test_everything_survives(tmp_path: Path, target: Path, layout: str, pack: li
     assert (target / "sparse").stat().st_blocks * 512 < MIB
     last = [event for event in events if isinstance(event, StepProgress)][-1]
     assert (last.done, last.total) == (path.stat().st_size, path.stat().st_size)
+
+
+def test_attributes_that_the_kernel_refuses_are_told(tmp_path: Path, target: Path) -> None:
+    broken = pax(record(b"SCHILY.xattr.security.capability", b"x")) + file(b"a")
+    events: list[AnyEvent] = []
+    unpack(tarball(tmp_path, SYSTEM + broken + END), target, events=events)
+    (warning,) = [e for e in events if isinstance(e, Message) and e.level == "warning"]
+    assert warning.text == (
+        "extended attributes that could not be set: 1; first: setxattrat: Cannot set "
+        "'security.capability' extended attribute for file 'a': Invalid argument"
+    )
 
 
 def test_times_of_folders_that_come_before_their_last_file(tmp_path: Path, target: Path) -> None:
