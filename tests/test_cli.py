@@ -376,8 +376,11 @@ def silent_server() -> Iterator[tuple[str, Event]]:
 )
 def test_an_interruption(number: signal.Signals, silent_server: tuple[str, Event]) -> None:
     url, asked = silent_server
+    # whoever started the tests in the background, or with nohup, lets them be ignored, and that is
+    # inherited (execve(2))
+    asking = ("env", "--default-signal=INT,TERM,HUP")
     process = subprocess.Popen(
-        [*COMMAND, "plan", url, "--facts", str(CASES / "virtio-vm/facts.json")],
+        [*asking, *COMMAND, "plan", url, "--facts", str(CASES / "virtio-vm/facts.json")],
         cwd="/",
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
